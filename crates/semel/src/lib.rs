@@ -1,0 +1,31 @@
+//! Makes retried work take effect once.
+pub mod clock;
+pub mod effect;
+pub mod envelope;
+pub mod error;
+pub mod failpoint;
+pub mod fence;
+pub mod fingerprint;
+pub mod key;
+pub mod memory;
+pub mod outcome;
+pub mod protocol;
+pub mod record;
+pub mod rng;
+pub mod scope;
+pub mod store;
+#[cfg(test)]
+mod testing;
+
+pub use clock::{BoxFuture, Clock, ManualClock, SystemClock, Timestamp};
+pub use effect::{Effect, OnUnknown};
+pub use error::{BoxError, Error, ErrorKind};
+pub use fence::{Fence, Nonce};
+pub use fingerprint::{Fingerprint, FingerprintKey, Fingerprinter};
+pub use key::Key;
+pub use memory::MemoryStore;
+pub use outcome::{Outcome, Verdict};
+pub use record::{Hold, HoldCause, Record, State, Step};
+pub use rng::{Random, SeededRandom, SystemRandom};
+pub use scope::{Operation, RecordId, Tenant};
+pub use store::{Capabilities, Inspect, Store, TransactionalStore};
