@@ -63,17 +63,29 @@ pub trait Clock: fmt::Debug + Send + Sync {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the wall clock"
+    )]
     fn now(&self) -> Timestamp {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since_epoch = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         Timestamp::default().after(since_epoch)
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the monotonic clock")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the monotonic clock"
+    )]
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
         let timers = system_timers();
         let deadline = Instant::now().checked_add(duration);
-        Box::pin(Sleep { timers, deadline, registered: None })
+        Box::pin(Sleep {
+            timers,
+            deadline,
+            registered: None,
+        })
     }
 }
 
@@ -99,7 +111,10 @@ impl ManualClock {
     #[must_use]
     pub fn new() -> Self {
         let start = Timestamp::from_millis(1_767_225_600_000);
-        Self { timers: Arc::default(), now: Arc::new(Mutex::new(start)) }
+        Self {
+            timers: Arc::default(),
+            now: Arc::new(Mutex::new(start)),
+        }
     }
 
     /// Moves the clock forward and wakes every sleeper whose time has come.
@@ -128,16 +143,32 @@ impl Clock for ManualClock {
 
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
         let deadline = self.now().after(duration);
-        let (clock, mut registered) = (self.clone(), None::<Registration<Timestamp>>);
-        Box::pin(std::future::poll_fn(move |context| {
-            registered = None;
-            let entry = clock.timers.register(deadline, context.waker());
-            if clock.now() >= deadline {
-                return Poll::Ready(());
-            }
-            registered = Some(entry);
+        Box::pin(ManualSleep {
+            clock: self.clone(),
+            deadline,
+            registered: None,
+        })
+    }
+}
+
+struct ManualSleep {
+    clock: ManualClock,
+    deadline: Timestamp,
+    registered: Option<Registration<Timestamp>>,
+}
+
+impl Future for ManualSleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        // Registered before the look at the clock, so that an `advance` in between is not missed.
+        let registered = self.clock.timers.register(self.deadline, context.waker());
+        self.registered = Some(registered);
+        if self.clock.now() >= self.deadline {
+            Poll::Ready(())
+        } else {
             Poll::Pending
-        }))
+        }
     }
 }
 
@@ -154,8 +185,14 @@ struct TimerState<T> {
 
 impl<T> Default for Timers<T> {
     fn default() -> Self {
-        let state = TimerState { wakers: BTreeMap::new(), next_id: 0 };
-        Self { state: Mutex::new(state), earlier: Condvar::new() }
+        let state = TimerState {
+            wakers: BTreeMap::new(),
+            next_id: 0,
+        };
+        Self {
+            state: Mutex::new(state),
+            earlier: Condvar::new(),
+        }
     }
 }
 
@@ -171,16 +208,25 @@ impl<T: Copy + Ord> Timers<T> {
         let place = (deadline, state.next_id);
         state.next_id += 1;
         state.wakers.insert(place, waker.clone());
-        if state.wakers.first_key_value().is_some_and(|(first, _)| *first == place) {
+        if state
+            .wakers
+            .first_key_value()
+            .is_some_and(|(first, _)| *first == place)
+        {
             self.earlier.notify_one();
         }
-        Registration { timers: Arc::clone(self), place }
+        Registration {
+            timers: Arc::clone(self),
+            place,
+        }
     }
 
     fn take_due(&self, now: T) -> Vec<Waker> {
         let mut state = lock(&self.state);
         let later = state.wakers.split_off(&(now, u64::MAX));
-        std::mem::replace(&mut state.wakers, later).into_values().collect()
+        std::mem::replace(&mut state.wakers, later)
+            .into_values()
+            .collect()
     }
 }
 
@@ -206,10 +252,15 @@ struct Sleep {
 impl Future for Sleep {
     type Output = ();
 
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the monotonic clock")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the monotonic clock"
+    )]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         self.registered = None;
-        let Some(deadline) = self.deadline else { return Poll::Pending };
+        let Some(deadline) = self.deadline else {
+            return Poll::Pending;
+        };
         if Instant::now() >= deadline {
             return Poll::Ready(());
         }
@@ -218,27 +269,41 @@ impl Future for Sleep {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the one place that starts the timer thread")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that starts the timer thread"
+)]
 fn system_timers() -> &'static Arc<Timers<Instant>> {
     static TIMERS: OnceLock<Arc<Timers<Instant>>> = OnceLock::new();
     TIMERS.get_or_init(|| {
         let timers = Arc::<Timers<Instant>>::default();
         let driven = Arc::clone(&timers);
         let thread = std::thread::Builder::new().name("semel-timer".into());
-        #[expect(clippy::expect_used, reason = "a process that cannot start a thread is lost")]
-        thread.spawn(move || drive(&driven)).expect("the timer thread starts");
+        #[expect(
+            clippy::expect_used,
+            reason = "a process that cannot start a thread is lost"
+        )]
+        thread
+            .spawn(move || drive(&driven))
+            .expect("the timer thread starts");
         timers
     })
 }
 
-#[expect(clippy::disallowed_methods, reason = "the one place that reads the monotonic clock")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that reads the monotonic clock"
+)]
 fn drive(timers: &Timers<Instant>) {
     loop {
         for waker in timers.take_due(Instant::now()) {
             waker.wake();
         }
         let state = lock(&timers.state);
-        let next = state.wakers.first_key_value().map(|((deadline, _), _)| *deadline);
+        let next = state
+            .wakers
+            .first_key_value()
+            .map(|((deadline, _), _)| *deadline);
         let wait = next.map_or(Duration::from_secs(3600), |deadline| {
             deadline.saturating_duration_since(Instant::now())
         });

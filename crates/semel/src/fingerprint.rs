@@ -20,10 +20,14 @@ impl FingerprintKey {
     pub fn from_secret(secret: &[u8]) -> Result<Self, Error> {
         if secret.len() < Self::SECRET_BYTES_MIN {
             let (len, min) = (secret.len(), Self::SECRET_BYTES_MIN);
-            let message = format!("the secret has {len} bytes; it needs at least {min} random ones");
+            let message =
+                format!("the secret has {len} bytes; it needs at least {min} random ones");
             return Err(Error::new(ErrorKind::Invalid, message));
         }
-        Ok(Self(blake3::derive_key("semel 2026-11 fingerprint key 1", secret)))
+        Ok(Self(blake3::derive_key(
+            "semel 2026-11 fingerprint key 1",
+            secret,
+        )))
     }
 
     /// Starts a fingerprint.

@@ -8,6 +8,7 @@
 //! in progress ── lease over ──► held | taken by the next claim, as the effect mode says
 //! interrupted ── claim ──► in progress {higher fence, the same steps}
 //! held ── takeover (a claim of its own, audited) ──► in progress ──► completed | absent
+//! held ── complete or release by its own late owner (same fence) ──► completed | absent
 //! completed ── retention over ──► absent
 //! ```
 //!
@@ -59,14 +60,27 @@ pub fn claim(
         return (Claimed::Mismatch, Change::Keep);
     }
     match &record.state {
-        State::Completed { outcome, expires_at, .. } => {
+        State::Completed {
+            outcome,
+            expires_at,
+            ..
+        } => {
             let (outcome, expires_at) = (outcome.clone(), *expires_at);
-            (Claimed::Completed { outcome, expires_at }, Change::Keep)
+            (
+                Claimed::Completed {
+                    outcome,
+                    expires_at,
+                },
+                Change::Keep,
+            )
         }
         State::Held(hold) => (Claimed::Held(hold.clone()), Change::Keep),
-        State::InProgress { lease_until } if *lease_until > now => {
-            (Claimed::InFlight { lease_left: lease_until.since(now) }, Change::Keep)
-        }
+        State::InProgress { lease_until } if *lease_until > now => (
+            Claimed::InFlight {
+                lease_left: lease_until.since(now),
+            },
+            Change::Keep,
+        ),
         State::InProgress { .. } => claim_silent(record, request, now, next_counter),
         State::Interrupted { .. } => claim_next(record, request, now, next_counter),
     }
@@ -109,11 +123,17 @@ pub fn complete(
     match record.state {
         // The first completion's answer was lost on the way back; this is its retry.
         State::Completed { expires_at, .. } => Ok((expires_at, Change::Keep)),
-        State::Held(_) | State::Interrupted { .. } => Err(claim_lost()),
-        State::InProgress { .. } => {
+        State::Interrupted { .. } => Err(claim_lost()),
+        // A hold that nobody took over is resolved by its own late owner: the owner knows the
+        // outcome, nobody else has executed, and a takeover would have changed the fence.
+        State::Held(_) | State::InProgress { .. } => {
             let expires_at = now.after(request.retention);
             let outcome = request.outcome.clone();
-            record.state = State::Completed { outcome, completed_at: now, expires_at };
+            record.state = State::Completed {
+                outcome,
+                completed_at: now,
+                expires_at,
+            };
             record.updated_at = now;
             // The outcome answers every retry from now on; step results would only cost space.
             record.steps = Vec::new();
@@ -128,12 +148,13 @@ pub fn complete(
 /// [`ErrorKind::ClaimLost`].
 pub fn release(record: Option<Record>, request: &Release, now: Timestamp) -> Result<Change, Error> {
     let mut record = owned(record, request.fence, now)?;
-    if !matches!(record.state, State::InProgress { .. }) {
-        return Err(claim_lost());
-    }
-    match &request.verdict {
-        ReleaseVerdict::NotApplied => Ok(Change::Remove),
-        ReleaseVerdict::Unknown(detail) => {
+    match (&record.state, &request.verdict) {
+        (State::Completed { .. } | State::Interrupted { .. }, _) => Err(claim_lost()),
+        (State::Held(_) | State::InProgress { .. }, ReleaseVerdict::NotApplied) => {
+            Ok(Change::Remove)
+        }
+        (State::Held(_), ReleaseVerdict::Unknown(_)) => Ok(Change::Keep),
+        (State::InProgress { .. }, ReleaseVerdict::Unknown(detail)) => {
             record.state = if record.effect.holds() {
                 State::Held(Hold::new(HoldCause::Reported, detail, now))
             } else {
@@ -169,7 +190,10 @@ fn claim_absent(
     let record = Record {
         fingerprint: request.fingerprint,
         effect: request.effect,
-        fence: Fence { counter: 0, nonce: request.nonce },
+        fence: Fence {
+            counter: 0,
+            nonce: request.nonce,
+        },
         state: State::Interrupted { since: now },
         steps: Vec::new(),
         attempts: 0,
@@ -198,10 +222,14 @@ fn claim_silent(
     // Either mode is enough: neither the promise made to the first caller nor the one configured
     // now may be broken by a change of settings in between.
     let hold = if record.effect.holds() || request.effect.holds() {
-        let detail = format!("claim {} ended in silence: its lease ran out", record.fence.counter);
+        let detail = format!(
+            "claim {} ended in silence: its lease ran out",
+            record.fence.counter
+        );
         Hold::new(HoldCause::LeaseLost, &detail, now)
     } else if lost >= request.lost_leases_max {
-        let detail = format!("{lost} claims in a row ended in silence; running it again would loop");
+        let detail =
+            format!("{lost} claims in a row ended in silence; running it again would loop");
         Hold::new(HoldCause::Poisoned, &detail, now)
     } else {
         return claim_next(record, request, now, next_counter);
@@ -217,7 +245,10 @@ fn claim_next(
     now: Timestamp,
     next_counter: impl FnOnce() -> u64,
 ) -> (Claimed, Change) {
-    let fence = Fence { counter: next_counter(), nonce: request.nonce };
+    let fence = Fence {
+        counter: next_counter(),
+        nonce: request.nonce,
+    };
     record.effect = request.effect;
     record.attempts = record.attempts.saturating_add(1);
     acquire(&mut record, request, fence, now)
@@ -231,9 +262,22 @@ fn take_over(
     next_counter: impl FnOnce() -> u64,
 ) -> (Claimed, Change) {
     match (&record.state, takeover.action) {
-        (State::Completed { outcome, expires_at, .. }, Action::Complete | Action::Release) => {
+        (
+            State::Completed {
+                outcome,
+                expires_at,
+                ..
+            },
+            Action::Complete | Action::Release,
+        ) => {
             let (outcome, expires_at) = (outcome.clone(), *expires_at);
-            return (Claimed::Completed { outcome, expires_at }, Change::Keep);
+            return (
+                Claimed::Completed {
+                    outcome,
+                    expires_at,
+                },
+                Change::Keep,
+            );
         }
         (State::Held(hold), Action::Purge) => return (Claimed::Held(hold.clone()), Change::Keep),
         (State::InProgress { lease_until }, action)
@@ -243,11 +287,19 @@ fn take_over(
             return (Claimed::InFlight { lease_left }, Change::Keep);
         }
         (State::Interrupted { .. }, Action::Purge) => {
-            return (Claimed::InFlight { lease_left: Duration::ZERO }, Change::Keep);
+            return (
+                Claimed::InFlight {
+                    lease_left: Duration::ZERO,
+                },
+                Change::Keep,
+            );
         }
         _ => {}
     }
-    let fence = Fence { counter: next_counter(), nonce: request.nonce };
+    let fence = Fence {
+        counter: next_counter(),
+        nonce: request.nonce,
+    };
     acquire(&mut record, request, fence, now)
 }
 
@@ -262,7 +314,12 @@ fn acquire(
     record.state = State::InProgress { lease_until };
     record.updated_at = now;
     let (steps, attempts) = (record.steps.clone(), record.attempts);
-    let claimed = Claimed::Acquired { fence, lease_until, steps, attempts };
+    let claimed = Claimed::Acquired {
+        fence,
+        lease_until,
+        steps,
+        attempts,
+    };
     (claimed, Change::Put(Box::new(record.clone())))
 }
 

@@ -93,7 +93,11 @@ impl Capabilities {
     /// Nothing is promised beyond the life of the process.
     #[must_use]
     pub const fn none() -> Self {
-        Self { durable: false, shared: false, transactional: false }
+        Self {
+            durable: false,
+            shared: false,
+            transactional: false,
+        }
     }
 
     /// Sets [`Self::durable`].
@@ -163,11 +167,16 @@ impl Takeover {
         for (what, text) in [("actor", actor), ("reason", reason)] {
             if text.trim().is_empty() || text.len() > Self::TEXT_BYTES_MAX {
                 let max = Self::TEXT_BYTES_MAX;
-                let message = format!("the {what} must have 1 to {max} bytes; it is kept for audit");
+                let message =
+                    format!("the {what} must have 1 to {max} bytes; it is kept for audit");
                 return Err(Error::new(ErrorKind::Invalid, message));
             }
         }
-        Ok(Self { action, actor: actor.to_owned(), reason: reason.to_owned() })
+        Ok(Self {
+            action,
+            actor: actor.to_owned(),
+            reason: reason.to_owned(),
+        })
     }
 }
 
@@ -197,7 +206,9 @@ impl Action {
     /// The action of that name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Complete, Self::Purge, Self::Release].into_iter().find(|it| it.name() == name)
+        [Self::Complete, Self::Purge, Self::Release]
+            .into_iter()
+            .find(|it| it.name() == name)
     }
 }
 
