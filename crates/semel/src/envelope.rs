@@ -12,7 +12,6 @@
 //! guessed. Golden records of every version are in `tests/golden.rs`.
 
 use bytes::Bytes;
-use minicbor::data::Type;
 use minicbor::{Decoder, Encoder};
 
 use crate::error::{Error, ErrorKind};
@@ -165,7 +164,7 @@ fn verdict_of(code: u8) -> Result<Verdict, Error> {
 fn end(cbor: &Decoder<'_>, payload: &[u8]) -> Result<(), Error> {
     match cbor.datatype() {
         Err(error) if error.is_end_of_input() && cbor.position() == payload.len() => Ok(()),
-        Ok(Type::Unknown(_)) | Ok(_) | Err(_) => Err(corrupt("there are bytes behind its end")),
+        Ok(_) | Err(_) => Err(corrupt("there are bytes behind its end")),
     }
 }
 

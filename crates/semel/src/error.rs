@@ -78,7 +78,10 @@ impl ErrorKind {
 ///
 /// `Display` is one lower-case sentence that names the thing, the rule and the way out. It never
 /// contains a payload or a secret.
-pub struct Error {
+pub struct Error(Box<Inner>);
+
+/// Boxed, because errors are rare and every `Result` carries their size.
+struct Inner {
     kind: ErrorKind,
     message: Cow<'static, str>,
     outcome_unknown: bool,
@@ -90,14 +93,14 @@ pub struct Error {
 impl Error {
     /// An error of this kind with a message for people.
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
-        Self {
+        Self(Box::new(Inner {
             kind,
             message: message.into(),
             outcome_unknown: kind == ErrorKind::OutcomeUnknown,
             retry_after: None,
             refusal: None,
             source: None,
-        }
+        }))
     }
 
     /// The stored refusal of an operation that finished before.
@@ -107,42 +110,42 @@ impl Error {
             ErrorKind::Refused,
             "the operation finished with a refusal that is stored; it will not run again",
         );
-        error.refusal = Some(outcome);
+        error.0.refusal = Some(outcome);
         error
     }
 
     /// Adds the cause.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<BoxError>) -> Self {
-        self.source = Some(source.into());
+        self.0.source = Some(source.into());
         self
     }
 
     /// Says that the effect may have happened although no record tells.
     #[must_use]
     pub fn with_outcome_unknown(mut self) -> Self {
-        self.outcome_unknown = true;
+        self.0.outcome_unknown = true;
         self
     }
 
     /// Says when asking again makes sense.
     #[must_use]
     pub fn with_retry_after(mut self, wait: Duration) -> Self {
-        self.retry_after = Some(wait);
+        self.0.retry_after = Some(wait);
         self
     }
 
     /// What to do about it.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
-        self.kind
+        self.0.kind
     }
 
     /// Whether the same call with the same key may succeed later.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         matches!(
-            self.kind,
+            self.0.kind,
             ErrorKind::InFlight | ErrorKind::NotApplied | ErrorKind::Unavailable
         )
     }
@@ -150,42 +153,43 @@ impl Error {
     /// Whether the effect may have happened. `false` is a promise: this call caused nothing.
     #[must_use]
     pub fn outcome_unknown(&self) -> bool {
-        self.outcome_unknown
+        self.0.outcome_unknown
     }
 
     /// When to ask again, if the store could tell.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
-        self.retry_after
+        self.0.retry_after
     }
 
     /// The stored refusal, for [`ErrorKind::Refused`].
     #[must_use]
     pub fn refusal(&self) -> Option<&Outcome> {
-        self.refusal.as_ref()
+        self.0.refusal.as_ref()
     }
 }
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Error")
-            .field("kind", &self.kind)
-            .field("message", &self.message)
-            .field("outcome_unknown", &self.outcome_unknown)
-            .field("source", &self.source)
+            .field("kind", &self.0.kind)
+            .field("message", &self.0.message)
+            .field("outcome_unknown", &self.0.outcome_unknown)
+            .field("source", &self.0.source)
             .finish_non_exhaustive()
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(&self.0.message)
     }
 }
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.source
+        self.0
+            .source
             .as_deref()
             .map(|source| source as &(dyn StdError + 'static))
     }

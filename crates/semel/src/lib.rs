@@ -1,5 +1,7 @@
 //! Makes retried work take effect once.
 pub mod clock;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 pub mod effect;
 pub mod envelope;
 pub mod error;

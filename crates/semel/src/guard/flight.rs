@@ -126,7 +126,8 @@ struct Lead<'a>(&'a Flight);
 
 impl<'a> Lead<'a> {
     fn take(flight: &'a Flight) -> Option<Self> {
-        (!flight.led.swap(true, Ordering::AcqRel)).then_some(Self(flight))
+        // Made only when it is won: dropping a `Lead` gives the lead back.
+        (!flight.led.swap(true, Ordering::AcqRel)).then(|| Self(flight))
     }
 }
 

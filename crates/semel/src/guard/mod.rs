@@ -135,7 +135,6 @@ pub enum Executed<L> {
 impl Guard {
     /// Starts to build a guard over a store. Operation and effect are required; `build` does not
     /// exist without them.
-    #[must_use]
     pub fn builder(store: Arc<dyn Store>) -> GuardBuilder<Missing, Missing> {
         GuardBuilder::new(store)
     }
