@@ -1,0 +1,65 @@
+//! The suites of `cargo xtask test`, in the order in which they run: cheap and telling first.
+
+mod flask_storm;
+mod rust;
+
+/// One suite.
+pub(crate) struct Suite {
+    pub(crate) name: &'static str,
+    pub(crate) about: &'static str,
+    pub(crate) run: fn() -> Verdict,
+}
+
+/// How a suite ended.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    Passed,
+    Failed(String),
+    /// It cannot run here: why, and the way to get it.
+    Skipped {
+        why: String,
+        way: String,
+    },
+}
+
+impl Verdict {
+    fn of(result: Result<(), String>) -> Self {
+        match result {
+            Ok(()) => Self::Passed,
+            Err(why) => Self::Failed(why),
+        }
+    }
+}
+
+pub(crate) const SUITES: [Suite; 6] = [
+    Suite {
+        name: "fmt",
+        about: "the formatting of all Rust code",
+        run: rust::fmt,
+    },
+    Suite {
+        name: "clippy",
+        about: "lints, as errors",
+        run: rust::clippy,
+    },
+    Suite {
+        name: "tidy",
+        about: "the rules that no compiler checks",
+        run: rust::tidy,
+    },
+    Suite {
+        name: "cargo-test",
+        about: "unit, integration and documentation tests",
+        run: rust::test,
+    },
+    Suite {
+        name: "doc",
+        about: "the documentation, warnings as errors",
+        run: rust::doc,
+    },
+    Suite {
+        name: "flask-storm",
+        about: "duplicate storms on the Flask example under gunicorn, behind `semel proxy`",
+        run: flask_storm::run,
+    },
+];
