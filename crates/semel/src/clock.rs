@@ -63,29 +63,17 @@ pub trait Clock: fmt::Debug + Send + Sync {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one place that reads the wall clock"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
     fn now(&self) -> Timestamp {
-        let since_epoch = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp::default().after(since_epoch)
     }
 
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one place that reads the monotonic clock"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the monotonic clock")]
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
         let timers = system_timers();
         let deadline = Instant::now().checked_add(duration);
-        Box::pin(Sleep {
-            timers,
-            deadline,
-            registered: None,
-        })
+        Box::pin(Sleep { timers, deadline, registered: None })
     }
 }
 
@@ -111,10 +99,7 @@ impl ManualClock {
     #[must_use]
     pub fn new() -> Self {
         let start = Timestamp::from_millis(1_767_225_600_000);
-        Self {
-            timers: Arc::default(),
-            now: Arc::new(Mutex::new(start)),
-        }
+        Self { timers: Arc::default(), now: Arc::new(Mutex::new(start)) }
     }
 
     /// Moves the clock forward and wakes every sleeper whose time has come.
@@ -143,11 +128,7 @@ impl Clock for ManualClock {
 
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
         let deadline = self.now().after(duration);
-        Box::pin(ManualSleep {
-            clock: self.clone(),
-            deadline,
-            registered: None,
-        })
+        Box::pin(ManualSleep { clock: self.clone(), deadline, registered: None })
     }
 }
 
@@ -164,11 +145,7 @@ impl Future for ManualSleep {
         // Registered before the look at the clock, so that an `advance` in between is not missed.
         let registered = self.clock.timers.register(self.deadline, context.waker());
         self.registered = Some(registered);
-        if self.clock.now() >= self.deadline {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
-        }
+        if self.clock.now() >= self.deadline { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 
@@ -185,14 +162,8 @@ struct TimerState<T> {
 
 impl<T> Default for Timers<T> {
     fn default() -> Self {
-        let state = TimerState {
-            wakers: BTreeMap::new(),
-            next_id: 0,
-        };
-        Self {
-            state: Mutex::new(state),
-            earlier: Condvar::new(),
-        }
+        let state = TimerState { wakers: BTreeMap::new(), next_id: 0 };
+        Self { state: Mutex::new(state), earlier: Condvar::new() }
     }
 }
 
@@ -208,25 +179,16 @@ impl<T: Copy + Ord> Timers<T> {
         let place = (deadline, state.next_id);
         state.next_id += 1;
         state.wakers.insert(place, waker.clone());
-        if state
-            .wakers
-            .first_key_value()
-            .is_some_and(|(first, _)| *first == place)
-        {
+        if state.wakers.first_key_value().is_some_and(|(first, _)| *first == place) {
             self.earlier.notify_one();
         }
-        Registration {
-            timers: Arc::clone(self),
-            place,
-        }
+        Registration { timers: Arc::clone(self), place }
     }
 
     fn take_due(&self, now: T) -> Vec<Waker> {
         let mut state = lock(&self.state);
         let later = state.wakers.split_off(&(now, u64::MAX));
-        std::mem::replace(&mut state.wakers, later)
-            .into_values()
-            .collect()
+        std::mem::replace(&mut state.wakers, later).into_values().collect()
     }
 }
 
@@ -252,10 +214,7 @@ struct Sleep {
 impl Future for Sleep {
     type Output = ();
 
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one place that reads the monotonic clock"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the monotonic clock")]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         self.registered = None;
         let Some(deadline) = self.deadline else {
@@ -269,41 +228,27 @@ impl Future for Sleep {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the one place that starts the timer thread"
-)]
+#[expect(clippy::disallowed_methods, reason = "the one place that starts the timer thread")]
 fn system_timers() -> &'static Arc<Timers<Instant>> {
     static TIMERS: OnceLock<Arc<Timers<Instant>>> = OnceLock::new();
     TIMERS.get_or_init(|| {
         let timers = Arc::<Timers<Instant>>::default();
         let driven = Arc::clone(&timers);
         let thread = std::thread::Builder::new().name("semel-timer".into());
-        #[expect(
-            clippy::expect_used,
-            reason = "a process that cannot start a thread is lost"
-        )]
-        thread
-            .spawn(move || drive(&driven))
-            .expect("the timer thread starts");
+        #[expect(clippy::expect_used, reason = "a process that cannot start a thread is lost")]
+        thread.spawn(move || drive(&driven)).expect("the timer thread starts");
         timers
     })
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the one place that reads the monotonic clock"
-)]
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the monotonic clock")]
 fn drive(timers: &Timers<Instant>) {
     loop {
         for waker in timers.take_due(Instant::now()) {
             waker.wake();
         }
         let state = lock(&timers.state);
-        let next = state
-            .wakers
-            .first_key_value()
-            .map(|((deadline, _), _)| *deadline);
+        let next = state.wakers.first_key_value().map(|((deadline, _), _)| *deadline);
         let wait = next.map_or(Duration::from_secs(3600), |deadline| {
             deadline.saturating_duration_since(Instant::now())
         });

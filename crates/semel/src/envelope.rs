@@ -47,10 +47,7 @@ pub fn open_outcome(sealed: &Bytes) -> Result<Outcome, Error> {
     let payload = open(sealed)?;
     let mut cbor = Decoder::new(&payload);
     let (mut verdict, mut format, mut head, mut body) = (None, None, None, None);
-    let entries = cbor
-        .map()
-        .map_err(malformed)?
-        .ok_or_else(|| corrupt("an endless map"))?;
+    let entries = cbor.map().map_err(malformed)?.ok_or_else(|| corrupt("an endless map"))?;
     for _ in 0..entries {
         match cbor.u8().map_err(malformed)? {
             0 => verdict = Some(verdict_of(cbor.u8().map_err(malformed)?)?),
@@ -62,12 +59,9 @@ pub fn open_outcome(sealed: &Bytes) -> Result<Outcome, Error> {
     }
     end(&cbor, &payload)?;
     match (verdict, format, head, body) {
-        (Some(verdict), Some(format), Some(head), Some(body)) => Ok(Outcome {
-            verdict,
-            format,
-            head,
-            body,
-        }),
+        (Some(verdict), Some(format), Some(head), Some(body)) => {
+            Ok(Outcome { verdict, format, head, body })
+        }
         _ => Err(corrupt("a field is missing")),
     }
 }
@@ -75,10 +69,7 @@ pub fn open_outcome(sealed: &Bytes) -> Result<Outcome, Error> {
 /// Encodes steps for a store.
 #[must_use]
 pub fn seal_steps(steps: &[Step]) -> Vec<u8> {
-    let bytes = steps
-        .iter()
-        .map(|step| step.name.len() + step.result.len() + 16)
-        .sum();
+    let bytes = steps.iter().map(|step| step.name.len() + step.result.len() + 16).sum();
     seal(bytes, |cbor| {
         cbor.array(steps.len() as u64)?;
         for step in steps {
@@ -95,10 +86,7 @@ pub fn seal_steps(steps: &[Step]) -> Vec<u8> {
 pub fn open_steps(sealed: &Bytes) -> Result<Vec<Step>, Error> {
     let payload = open(sealed)?;
     let mut cbor = Decoder::new(&payload);
-    let count = cbor
-        .array()
-        .map_err(malformed)?
-        .ok_or_else(|| corrupt("an endless array"))?;
+    let count = cbor.array().map_err(malformed)?.ok_or_else(|| corrupt("an endless array"))?;
     let mut steps = Vec::new();
     for _ in 0..count {
         if cbor.array().map_err(malformed)? != Some(2) {

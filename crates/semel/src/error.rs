@@ -144,10 +144,7 @@ impl Error {
     /// Whether the same call with the same key may succeed later.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(
-            self.0.kind,
-            ErrorKind::InFlight | ErrorKind::NotApplied | ErrorKind::Unavailable
-        )
+        matches!(self.0.kind, ErrorKind::InFlight | ErrorKind::NotApplied | ErrorKind::Unavailable)
     }
 
     /// Whether the effect may have happened. `false` is a promise: this call caused nothing.
@@ -188,10 +185,7 @@ impl fmt::Display for Error {
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.0
-            .source
-            .as_deref()
-            .map(|source| source as &(dyn StdError + 'static))
+        self.0.source.as_deref().map(|source| source as &(dyn StdError + 'static))
     }
 }
 
@@ -203,11 +197,7 @@ mod tests {
     fn only_an_unknown_outcome_claims_that_the_effect_may_have_happened() {
         assert!(Error::new(ErrorKind::OutcomeUnknown, "x").outcome_unknown());
         assert!(!Error::new(ErrorKind::Unavailable, "x").outcome_unknown());
-        assert!(
-            Error::new(ErrorKind::Unavailable, "x")
-                .with_outcome_unknown()
-                .outcome_unknown()
-        );
+        assert!(Error::new(ErrorKind::Unavailable, "x").with_outcome_unknown().outcome_unknown());
     }
 
     #[test]

@@ -29,10 +29,7 @@ pub fn install(hook: fn(&str)) {
 /// Passes a point.
 #[cfg(feature = "failpoints")]
 pub fn pass(point: &str) {
-    debug_assert!(
-        POINTS.contains(&point),
-        "failpoint {point} is not in POINTS"
-    );
+    debug_assert!(POINTS.contains(&point), "failpoint {point} is not in POINTS");
     if let Some(hook) = HOOK.get() {
         hook(point);
     }

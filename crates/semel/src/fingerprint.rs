@@ -24,10 +24,7 @@ impl FingerprintKey {
                 format!("the secret has {len} bytes; it needs at least {min} random ones");
             return Err(Error::new(ErrorKind::Invalid, message));
         }
-        Ok(Self(blake3::derive_key(
-            "semel 2026-11 fingerprint key 1",
-            secret,
-        )))
+        Ok(Self(blake3::derive_key("semel 2026-11 fingerprint key 1", secret)))
     }
 
     /// Starts a fingerprint.

@@ -82,11 +82,7 @@ impl Key {
 
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "Key(#{})",
-            &blake3::hash(self.0.as_bytes()).to_hex()[..12]
-        )
+        write!(f, "Key(#{})", &blake3::hash(self.0.as_bytes()).to_hex()[..12])
     }
 }
 
@@ -115,10 +111,7 @@ mod tests {
     fn the_time_of_a_uuid_v7_is_read_and_of_nothing_else() {
         // The example of RFC 9562, appendix A.6.
         let v7 = Key::parse("017F22E2-79B0-7CC3-98C4-DC0C0C07398F").unwrap();
-        assert_eq!(
-            v7.minted_at(),
-            Some(Timestamp::from_millis(0x017F_22E2_79B0))
-        );
+        assert_eq!(v7.minted_at(), Some(Timestamp::from_millis(0x017F_22E2_79B0)));
         for other in [
             "017F22E2-79B0-4CC3-98C4-DC0C0C07398F",
             "017F22E2-79B0-7CC3-18C4-DC0C0C07398F",
@@ -136,12 +129,7 @@ mod tests {
         assert!(Key::parse(&"k".repeat(255)).is_ok());
         let error = Key::parse(&"k".repeat(256)).unwrap_err();
         assert!(error.to_string().contains("at most 255"), "{error}");
-        assert!(
-            Key::parse("é")
-                .unwrap_err()
-                .to_string()
-                .contains("visible ASCII")
-        );
+        assert!(Key::parse("é").unwrap_err().to_string().contains("visible ASCII"));
     }
 
     #[test]

@@ -41,11 +41,7 @@ impl MemoryStore {
     /// An empty store on a clock of your own.
     #[must_use]
     pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
-        Self {
-            clock,
-            records_max: 1_000_000,
-            state: Mutex::default(),
-        }
+        Self { clock, records_max: 1_000_000, state: Mutex::default() }
     }
 
     /// Sets how many records the store may hold.
@@ -81,11 +77,7 @@ impl MemoryStore {
         shelf.counter = used;
         shelf.apply(&request.id, change);
         if let (Claimed::Acquired { fence, .. }, Some(takeover)) = (&claimed, &request.takeover) {
-            let entry = AuditEntry {
-                at: now,
-                fence: *fence,
-                takeover: takeover.clone(),
-            };
+            let entry = AuditEntry { at: now, fence: *fence, takeover: takeover.clone() };
             let entries = shelf.audit.entry(request.id.clone()).or_default();
             if entries.last().is_none_or(|last| last.fence != entry.fence) {
                 entries.push(entry);
@@ -121,10 +113,7 @@ impl Shelf {
     }
 
     fn sweep(&mut self, limit: usize, now: Timestamp) -> usize {
-        let expired = self
-            .records
-            .iter()
-            .filter(|(_, record)| protocol::is_expired(record, now));
+        let expired = self.records.iter().filter(|(_, record)| protocol::is_expired(record, now));
         let ids: Vec<_> = expired.take(limit).map(|(id, _)| id.clone()).collect();
         for id in &ids {
             self.records.remove(id);
@@ -142,9 +131,7 @@ impl Default for MemoryStore {
 impl fmt::Debug for MemoryStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let records = self.shelf().records.len();
-        f.debug_struct("MemoryStore")
-            .field("records", &records)
-            .finish_non_exhaustive()
+        f.debug_struct("MemoryStore").field("records", &records).finish_non_exhaustive()
     }
 }
 
@@ -159,17 +146,13 @@ impl Store for MemoryStore {
 
     fn renew<'a>(&'a self, request: &'a Renewal) -> BoxFuture<'a, Result<Timestamp, Error>> {
         Box::pin(async move {
-            self.change(&request.id, |record, now| {
-                protocol::renew(record, request, now)
-            })
+            self.change(&request.id, |record, now| protocol::renew(record, request, now))
         })
     }
 
     fn complete<'a>(&'a self, request: &'a Completion) -> BoxFuture<'a, Result<Timestamp, Error>> {
         Box::pin(async move {
-            self.change(&request.id, |record, now| {
-                protocol::complete(record, request, now)
-            })
+            self.change(&request.id, |record, now| protocol::complete(record, request, now))
         })
     }
 
@@ -207,15 +190,9 @@ impl Inspect for MemoryStore {
         Box::pin(async move {
             let now = self.clock.now();
             let shelf = self.shelf();
-            let behind = shelf
-                .records
-                .iter()
-                .filter(|(id, _)| after.is_none_or(|it| *id > it));
+            let behind = shelf.records.iter().filter(|(id, _)| after.is_none_or(|it| *id > it));
             let fitting = behind.filter(|(id, record)| matches(filter, id, record, now));
-            Ok(fitting
-                .take(limit)
-                .map(|(id, record)| Summary::of(id, record))
-                .collect())
+            Ok(fitting.take(limit).map(|(id, record)| Summary::of(id, record)).collect())
         })
     }
 

@@ -32,21 +32,8 @@ pub async fn complete(
     outcome: Outcome,
     retention: Duration,
 ) -> Result<Timestamp, Error> {
-    let fence = take_over(
-        store,
-        random,
-        id,
-        Takeover::new(Action::Complete, by.0, by.1)?,
-    )
-    .await?;
-    store
-        .complete(&Completion {
-            id: id.clone(),
-            fence,
-            outcome,
-            retention,
-        })
-        .await
+    let fence = take_over(store, random, id, Takeover::new(Action::Complete, by.0, by.1)?).await?;
+    store.complete(&Completion { id: id.clone(), fence, outcome, retention }).await
 }
 
 /// Decides that nothing happened: the key is free again.
@@ -59,13 +46,7 @@ pub async fn release(
     id: &RecordId,
     by: (&str, &str),
 ) -> Result<(), Error> {
-    free(
-        store,
-        random,
-        id,
-        Takeover::new(Action::Release, by.0, by.1)?,
-    )
-    .await
+    free(store, random, id, Takeover::new(Action::Release, by.0, by.1)?).await
 }
 
 /// Forgets a finished outcome: a retry of it will run again.
@@ -89,13 +70,7 @@ async fn free(
 ) -> Result<(), Error> {
     let fence = take_over(store, random, id, takeover).await?;
     let verdict = ReleaseVerdict::NotApplied;
-    store
-        .release(&Release {
-            id: id.clone(),
-            fence,
-            verdict,
-        })
-        .await
+    store.release(&Release { id: id.clone(), fence, verdict }).await
 }
 
 async fn take_over(

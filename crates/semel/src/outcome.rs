@@ -39,19 +39,11 @@ impl Outcome {
     /// [`ErrorKind::Invalid`] when the value does not serialise (a map with non-string keys, say).
     pub fn json<T: Serialize>(verdict: Verdict, value: &T) -> Result<Self, Error> {
         let body = serde_json::to_vec(value).map_err(|error| {
-            Error::new(
-                ErrorKind::Invalid,
-                "the answer cannot be written as JSON, so not stored",
-            )
-            .with_source(error)
+            Error::new(ErrorKind::Invalid, "the answer cannot be written as JSON, so not stored")
+                .with_source(error)
         })?;
         let format = Self::JSON.to_owned();
-        Ok(Self {
-            verdict,
-            format,
-            head: Bytes::new(),
-            body: body.into(),
-        })
+        Ok(Self { verdict, format, head: Bytes::new(), body: body.into() })
     }
 
     /// Reads an answer stored as JSON.

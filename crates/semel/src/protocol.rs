@@ -60,27 +60,14 @@ pub fn claim(
         return (Claimed::Mismatch, Change::Keep);
     }
     match &record.state {
-        State::Completed {
-            outcome,
-            expires_at,
-            ..
-        } => {
+        State::Completed { outcome, expires_at, .. } => {
             let (outcome, expires_at) = (outcome.clone(), *expires_at);
-            (
-                Claimed::Completed {
-                    outcome,
-                    expires_at,
-                },
-                Change::Keep,
-            )
+            (Claimed::Completed { outcome, expires_at }, Change::Keep)
         }
         State::Held(hold) => (Claimed::Held(hold.clone()), Change::Keep),
-        State::InProgress { lease_until } if *lease_until > now => (
-            Claimed::InFlight {
-                lease_left: lease_until.since(now),
-            },
-            Change::Keep,
-        ),
+        State::InProgress { lease_until } if *lease_until > now => {
+            (Claimed::InFlight { lease_left: lease_until.since(now) }, Change::Keep)
+        }
         State::InProgress { .. } => claim_silent(record, request, now, next_counter),
         State::Interrupted { .. } => claim_next(record, request, now, next_counter),
     }
@@ -129,11 +116,7 @@ pub fn complete(
         State::Held(_) | State::InProgress { .. } => {
             let expires_at = now.after(request.retention);
             let outcome = request.outcome.clone();
-            record.state = State::Completed {
-                outcome,
-                completed_at: now,
-                expires_at,
-            };
+            record.state = State::Completed { outcome, completed_at: now, expires_at };
             record.updated_at = now;
             // The outcome answers every retry from now on; step results would only cost space.
             record.steps = Vec::new();
@@ -190,10 +173,7 @@ fn claim_absent(
     let record = Record {
         fingerprint: request.fingerprint,
         effect: request.effect,
-        fence: Fence {
-            counter: 0,
-            nonce: request.nonce,
-        },
+        fence: Fence { counter: 0, nonce: request.nonce },
         state: State::Interrupted { since: now },
         steps: Vec::new(),
         attempts: 0,
@@ -222,10 +202,7 @@ fn claim_silent(
     // Either mode is enough: neither the promise made to the first caller nor the one configured
     // now may be broken by a change of settings in between.
     let hold = if record.effect.holds() || request.effect.holds() {
-        let detail = format!(
-            "claim {} ended in silence: its lease ran out",
-            record.fence.counter
-        );
+        let detail = format!("claim {} ended in silence: its lease ran out", record.fence.counter);
         Hold::new(HoldCause::LeaseLost, &detail, now)
     } else if lost >= request.lost_leases_max {
         let detail =
@@ -245,10 +222,7 @@ fn claim_next(
     now: Timestamp,
     next_counter: impl FnOnce() -> u64,
 ) -> (Claimed, Change) {
-    let fence = Fence {
-        counter: next_counter(),
-        nonce: request.nonce,
-    };
+    let fence = Fence { counter: next_counter(), nonce: request.nonce };
     record.effect = request.effect;
     record.attempts = record.attempts.saturating_add(1);
     acquire(&mut record, request, fence, now)
@@ -262,22 +236,9 @@ fn take_over(
     next_counter: impl FnOnce() -> u64,
 ) -> (Claimed, Change) {
     match (&record.state, takeover.action) {
-        (
-            State::Completed {
-                outcome,
-                expires_at,
-                ..
-            },
-            Action::Complete | Action::Release,
-        ) => {
+        (State::Completed { outcome, expires_at, .. }, Action::Complete | Action::Release) => {
             let (outcome, expires_at) = (outcome.clone(), *expires_at);
-            return (
-                Claimed::Completed {
-                    outcome,
-                    expires_at,
-                },
-                Change::Keep,
-            );
+            return (Claimed::Completed { outcome, expires_at }, Change::Keep);
         }
         (State::Held(hold), Action::Purge) => return (Claimed::Held(hold.clone()), Change::Keep),
         (State::InProgress { lease_until }, action)
@@ -287,19 +248,11 @@ fn take_over(
             return (Claimed::InFlight { lease_left }, Change::Keep);
         }
         (State::Interrupted { .. }, Action::Purge) => {
-            return (
-                Claimed::InFlight {
-                    lease_left: Duration::ZERO,
-                },
-                Change::Keep,
-            );
+            return (Claimed::InFlight { lease_left: Duration::ZERO }, Change::Keep);
         }
         _ => {}
     }
-    let fence = Fence {
-        counter: next_counter(),
-        nonce: request.nonce,
-    };
+    let fence = Fence { counter: next_counter(), nonce: request.nonce };
     acquire(&mut record, request, fence, now)
 }
 
@@ -314,20 +267,13 @@ fn acquire(
     record.state = State::InProgress { lease_until };
     record.updated_at = now;
     let (steps, attempts) = (record.steps.clone(), record.attempts);
-    let claimed = Claimed::Acquired {
-        fence,
-        lease_until,
-        steps,
-        attempts,
-    };
+    let claimed = Claimed::Acquired { fence, lease_until, steps, attempts };
     (claimed, Change::Put(Box::new(record.clone())))
 }
 
 /// The record, if it is there and this fence is its latest claim.
 fn owned(record: Option<Record>, fence: Fence, now: Timestamp) -> Result<Record, Error> {
-    record
-        .filter(|record| record.fence == fence && !is_expired(record, now))
-        .ok_or_else(claim_lost)
+    record.filter(|record| record.fence == fence && !is_expired(record, now)).ok_or_else(claim_lost)
 }
 
 fn claim_lost() -> Error {

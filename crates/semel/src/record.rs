@@ -93,11 +93,7 @@ impl Hold {
     #[must_use]
     pub fn new(cause: HoldCause, detail: &str, since: Timestamp) -> Self {
         let end = detail.floor_char_boundary(Self::DETAIL_BYTES_MAX);
-        Self {
-            cause,
-            detail: detail[..end].to_owned(),
-            since,
-        }
+        Self { cause, detail: detail[..end].to_owned(), since }
     }
 }
 
@@ -145,9 +141,6 @@ impl fmt::Debug for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Results hold personal data; a log line must not.
         let bytes = self.result.len();
-        f.debug_struct("Step")
-            .field("name", &self.name)
-            .field("bytes", &bytes)
-            .finish()
+        f.debug_struct("Step").field("name", &self.name).field("bytes", &bytes).finish()
     }
 }

@@ -22,17 +22,11 @@ pub trait Random: fmt::Debug + Send + Sync {
 pub struct SystemRandom;
 
 impl Random for SystemRandom {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one place that asks for randomness"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the one place that asks for randomness")]
     fn fill(&self, buffer: &mut [u8]) -> Result<(), Error> {
         getrandom::fill(buffer).map_err(|error| {
-            Error::new(
-                ErrorKind::Unavailable,
-                "the system gave no random bytes for a claim",
-            )
-            .with_source(error)
+            Error::new(ErrorKind::Unavailable, "the system gave no random bytes for a claim")
+                .with_source(error)
         })
     }
 }

@@ -71,11 +71,7 @@ impl RecordId {
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new_derive_key("semel 2026-11 record id 1");
-        for part in [
-            self.tenant.as_str(),
-            self.operation.as_str(),
-            self.key.as_str(),
-        ] {
+        for part in [self.tenant.as_str(), self.operation.as_str(), self.key.as_str()] {
             hasher.update(&(part.len() as u64).to_le_bytes());
             hasher.update(part.as_bytes());
         }

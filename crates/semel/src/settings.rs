@@ -43,8 +43,8 @@ pub struct Settings {
     pub poll_max: Duration,
     /// After so many leases lost in a row the record is held instead of run again. Default 3.
     pub lost_leases_max: u32,
-    /// How long to keep trying to store an outcome while the store cannot be reached. Default
-    /// 5 s.
+    /// How long to keep trying to claim or to store an outcome while the store cannot be reached.
+    /// Default 5 s.
     pub store_patience: Duration,
     /// Refuse an unknown key that says it is older than the retention (UUID version 7), because
     /// its record may have expired. Default: yes.
@@ -95,10 +95,7 @@ impl Settings {
         let rules = [
             (
                 lease >= Self::LEASE_MIN,
-                format!(
-                    "lease is {lease:?}; heartbeats need at least {:?}",
-                    Self::LEASE_MIN
-                ),
+                format!("lease is {lease:?}; heartbeats need at least {:?}", Self::LEASE_MIN),
             ),
             (
                 lease <= self.execution_max,
@@ -139,14 +136,8 @@ impl Settings {
                     self.store_patience
                 ),
             ),
-            (
-                self.lost_leases_max > 0,
-                "lost_leases_max is 0; use 1 or more".to_owned(),
-            ),
-            (
-                self.poll_max > Duration::ZERO,
-                "poll_max is zero; use 1 ms or more".to_owned(),
-            ),
+            (self.lost_leases_max > 0, "lost_leases_max is 0; use 1 or more".to_owned()),
+            (self.poll_max > Duration::ZERO, "poll_max is zero; use 1 ms or more".to_owned()),
         ];
         match rules.into_iter().find(|(holds, _)| !holds) {
             None => Ok(()),
@@ -171,24 +162,12 @@ mod tests {
     fn settings_that_break_the_promise_are_refused_with_both_names() {
         let secs = Duration::from_secs;
         let broken: [(&str, &str, fn(&mut Settings)); 6] = [
-            ("lease", "heartbeats", |it| {
-                it.lease = Duration::from_millis(99)
-            }),
-            ("lease", "execution_max", |it| {
-                it.execution_max = Duration::from_secs(29)
-            }),
-            ("retention", "lease", |it| {
-                it.retention = Duration::from_secs(29)
-            }),
-            ("retention", "retry_window", |it| {
-                it.retry_window = Some(Duration::from_secs(90_000))
-            }),
-            ("wait", "retention", |it| {
-                it.wait = Wait::UpTo(Duration::from_secs(86_400))
-            }),
-            ("store_patience", "lease", |it| {
-                it.store_patience = Duration::from_secs(30)
-            }),
+            ("lease", "heartbeats", |it| it.lease = Duration::from_millis(99)),
+            ("lease", "execution_max", |it| it.execution_max = Duration::from_secs(29)),
+            ("retention", "lease", |it| it.retention = Duration::from_secs(29)),
+            ("retention", "retry_window", |it| it.retry_window = Some(Duration::from_secs(90_000))),
+            ("wait", "retention", |it| it.wait = Wait::UpTo(Duration::from_secs(86_400))),
+            ("store_patience", "lease", |it| it.store_patience = Duration::from_secs(30)),
         ];
         for (one, other, change) in broken {
             let mut settings = Settings::default();
@@ -199,10 +178,7 @@ mod tests {
             let text = error.to_string();
             assert!(text.contains(one) && text.contains(other), "{text}");
         }
-        let edge = Settings {
-            retry_window: Some(secs(86_400)),
-            ..Settings::default()
-        };
+        let edge = Settings { retry_window: Some(secs(86_400)), ..Settings::default() };
         assert!(edge.validate().is_ok());
     }
 }

@@ -93,11 +93,7 @@ impl Capabilities {
     /// Nothing is promised beyond the life of the process.
     #[must_use]
     pub const fn none() -> Self {
-        Self {
-            durable: false,
-            shared: false,
-            transactional: false,
-        }
+        Self { durable: false, shared: false, transactional: false }
     }
 
     /// Sets [`Self::durable`].
@@ -172,11 +168,7 @@ impl Takeover {
                 return Err(Error::new(ErrorKind::Invalid, message));
             }
         }
-        Ok(Self {
-            action,
-            actor: actor.to_owned(),
-            reason: reason.to_owned(),
-        })
+        Ok(Self { action, actor: actor.to_owned(), reason: reason.to_owned() })
     }
 }
 
@@ -206,9 +198,7 @@ impl Action {
     /// The action of that name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Complete, Self::Purge, Self::Release]
-            .into_iter()
-            .find(|it| it.name() == name)
+        [Self::Complete, Self::Purge, Self::Release].into_iter().find(|it| it.name() == name)
     }
 }
 

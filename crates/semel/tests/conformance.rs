@@ -1,12 +1,7 @@
 //! The memory store keeps every rule of the public suite, and agrees with the reference machine
 //! whatever moves are made.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test may panic"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
 use std::future::Future;
 use std::pin::pin;

@@ -3,12 +3,7 @@
 //!
 //! A change of format adds a line to `GOLDEN`; it never changes one.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test may panic"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
 use bytes::Bytes;
 use proptest::collection::vec;
@@ -23,16 +18,8 @@ const GOLDEN: &[(u8, &str, &str)] = &[
         "success",
         "53454d4c01fb2f7e9d5b669717a400000166687474702f3102438218c9034b7b226964223a31377d00ff",
     ),
-    (
-        1,
-        "refusal",
-        "53454d4c019045657b65d1315ca4000101646a736f6e0240034a226465636c696e656422",
-    ),
-    (
-        1,
-        "steps",
-        "53454d4c01de018df1189b84a8828266636861726765462263685f312282646d61696c40",
-    ),
+    (1, "refusal", "53454d4c019045657b65d1315ca4000101646a736f6e0240034a226465636c696e656422"),
+    (1, "steps", "53454d4c01de018df1189b84a8828266636861726765462263685f312282646d61696c40"),
 ];
 
 fn success() -> Outcome {
@@ -46,23 +33,12 @@ fn success() -> Outcome {
 
 fn refusal() -> Outcome {
     let (head, body) = (Bytes::new(), Bytes::from_static(b"\"declined\""));
-    Outcome {
-        verdict: Verdict::Refused,
-        format: "json".to_owned(),
-        head,
-        body,
-    }
+    Outcome { verdict: Verdict::Refused, format: "json".to_owned(), head, body }
 }
 
 fn steps() -> Vec<Step> {
-    let step = |name: &str, result| Step {
-        name: name.to_owned(),
-        result,
-    };
-    vec![
-        step("charge", Bytes::from_static(b"\"ch_1\"")),
-        step("mail", Bytes::new()),
-    ]
+    let step = |name: &str, result| Step { name: name.to_owned(), result };
+    vec![step("charge", Bytes::from_static(b"\"ch_1\"")), step("mail", Bytes::new())]
 }
 
 fn golden(what: &str) -> Bytes {
@@ -114,14 +90,8 @@ fn every_truncation_and_every_flipped_bit_is_refused() {
 
 #[test]
 fn one_kind_of_envelope_is_not_read_as_the_other() {
-    assert_eq!(
-        open_outcome(&golden("steps")).unwrap_err().kind(),
-        ErrorKind::Corrupt
-    );
-    assert_eq!(
-        open_steps(&golden("success")).unwrap_err().kind(),
-        ErrorKind::Corrupt
-    );
+    assert_eq!(open_outcome(&golden("steps")).unwrap_err().kind(), ErrorKind::Corrupt);
+    assert_eq!(open_steps(&golden("success")).unwrap_err().kind(), ErrorKind::Corrupt);
 }
 
 proptest! {

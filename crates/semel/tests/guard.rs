@@ -3,12 +3,7 @@
 //! Time is a manual clock and nothing sleeps: futures are polled until nothing moves any more,
 //! then the clock is moved.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test may panic"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
 mod support;
 
@@ -180,10 +175,7 @@ fn a_refusal_is_stored_and_given_to_everybody() {
         });
         let error = call.finish().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Refused);
-        assert_eq!(
-            error.refusal().unwrap().to_json::<String>().unwrap(),
-            "declined"
-        );
+        assert_eq!(error.refusal().unwrap().to_json::<String>().unwrap(), "declined");
     }
 }
 
@@ -196,10 +188,7 @@ fn a_late_owner_answers_with_the_winners_outcome() {
     settle(&mut [&mut late]);
     bench.clock.advance(LEASE);
     bench.gate.open("winner");
-    assert_eq!(
-        gated(&bench, &guard, "winner").finish().unwrap().value,
-        "winner"
-    );
+    assert_eq!(gated(&bench, &guard, "winner").finish().unwrap().value, "winner");
     bench.gate.open("late");
     let answer = late.finish().unwrap();
     assert_eq!((answer.value.as_str(), answer.replayed), ("winner", true));
@@ -221,6 +210,35 @@ fn a_late_owner_whose_winner_still_runs_says_in_flight_not_success() {
     assert!(error.outcome_unknown(), "its own effect has happened");
     bench.gate.open("winner");
     assert_eq!(winner.finish().unwrap().value, "winner");
+}
+
+#[test]
+fn a_late_owner_never_answers_with_the_outcome_of_another_payload() {
+    let bench = Bench::new();
+    let guard = bench.guard(RETRY);
+    let mut late = gated(&bench, &guard, "late");
+    settle(&mut [&mut late]);
+    bench.clock.advance(LEASE);
+    // The next claim frees the key, and then somebody uses it for something else.
+    let free = {
+        let guard = guard.clone();
+        start(async move {
+            let work = |_| async { Err::<String, _>(Failure::not_applied("nothing")) };
+            guard.run(&tenant(), &key(), fingerprint("one"), work).await
+        })
+    };
+    assert_eq!(free.finish().unwrap_err().kind(), ErrorKind::NotApplied);
+    let other = {
+        let guard = guard.clone();
+        start(async move {
+            let work = |_| async { Ok("another operation's answer".to_owned()) };
+            guard.run(&tenant(), &key(), fingerprint("two"), work).await
+        })
+    };
+    other.finish().unwrap();
+    bench.gate.open("late");
+    let error = late.finish().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutcomeUnknown);
 }
 
 #[test]
@@ -249,11 +267,7 @@ fn a_late_owner_that_proves_nothing_happened_does_not_free_the_winners_key() {
 #[test]
 fn the_heartbeat_keeps_a_long_execution_and_stops_at_its_ceiling() {
     let bench = Bench::new();
-    let guard = bench
-        .builder(RETRY)
-        .execution_max(Duration::from_secs(100))
-        .build()
-        .unwrap();
+    let guard = bench.builder(RETRY).execution_max(Duration::from_secs(100)).build().unwrap();
     let told = Arc::new(AtomicUsize::new(0));
     let mut long = {
         let (guard, gate, told) = (guard.clone(), bench.gate.clone(), Arc::clone(&told));
@@ -279,16 +293,9 @@ fn the_heartbeat_keeps_a_long_execution_and_stops_at_its_ceiling() {
         bench.clock.advance(Duration::from_secs(10));
         settle(&mut [&mut long]);
     }
-    assert_eq!(
-        told.load(Ordering::SeqCst),
-        1,
-        "the handler hears of the ceiling"
-    );
+    assert_eq!(told.load(Ordering::SeqCst), 1, "the handler hears of the ceiling");
     bench.gate.open("winner");
-    assert_eq!(
-        gated(&bench, &guard, "winner").finish().unwrap().value,
-        "winner"
-    );
+    assert_eq!(gated(&bench, &guard, "winner").finish().unwrap().value, "winner");
     bench.gate.open("long");
     assert_eq!(long.finish().unwrap().value, "winner");
 }
@@ -310,9 +317,7 @@ fn finished_steps_are_not_repeated_and_step_keys_stay() {
                     })
                     .await?;
                 assert!(!crash, "killed between the steps");
-                let mailed: u32 = ctx
-                    .step("mail", |_| async { Ok::<_, StepFailure>(1) })
-                    .await?;
+                let mailed: u32 = ctx.step("mail", |_| async { Ok::<_, StepFailure>(1) }).await?;
                 Ok((charge, mailed, ctx.step_key("charge").as_str().to_owned()))
             };
             guard.run(&tenant(), &key(), fingerprint("one"), work).await
@@ -335,9 +340,8 @@ fn a_step_of_a_late_owner_is_refused() {
         start(async move {
             let work = |ctx: Context| async move {
                 gate.pass("late").await;
-                let step: Result<u32, _> = ctx
-                    .step("charge", |_| async { Ok::<_, StepFailure>(1) })
-                    .await;
+                let step: Result<u32, _> =
+                    ctx.step("charge", |_| async { Ok::<_, StepFailure>(1) }).await;
                 assert!(ctx.is_lease_lost());
                 step?;
                 Ok("late".to_owned())
@@ -357,9 +361,7 @@ fn a_step_of_a_late_owner_is_refused() {
 fn a_claim_whose_answer_was_lost_is_the_same_claim() {
     let bench = Bench::new();
     bench.store.fail("claim", Fault::AnswerLost, 2);
-    let answer = count(&bench.guard(HOLD), &Arc::default())
-        .finish_at(&bench)
-        .unwrap();
+    let answer = count(&bench.guard(HOLD), &Arc::default()).finish_at(&bench).unwrap();
     assert_eq!((answer.value, answer.replayed), (1, false));
 }
 
@@ -368,9 +370,7 @@ fn a_store_that_is_down_runs_nothing() {
     let bench = Bench::new();
     bench.store.fail("claim", Fault::Down, usize::MAX);
     let effects = Arc::default();
-    let error = count(&bench.guard(RETRY), &effects)
-        .finish_at(&bench)
-        .unwrap_err();
+    let error = count(&bench.guard(RETRY), &effects).finish_at(&bench).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(error.is_retryable() && !error.outcome_unknown());
     assert_eq!(effects.load(Ordering::SeqCst), 0);
@@ -407,16 +407,10 @@ fn an_outcome_that_cannot_be_stored_is_never_told() {
 #[test]
 fn a_thousand_waiters_get_one_answer_without_a_herd() {
     let bench = Bench::new();
-    let guard = bench
-        .builder(HOLD)
-        .wait(Wait::UpTo(Duration::from_secs(60)))
-        .build()
-        .unwrap();
+    let guard = bench.builder(HOLD).wait(Wait::UpTo(Duration::from_secs(60))).build().unwrap();
     let mut running = gated(&bench, &guard, "first");
     settle(&mut [&mut running]);
-    let mut waiting: Vec<_> = (0..1000)
-        .map(|_| gated(&bench, &guard, "duplicate"))
-        .collect();
+    let mut waiting: Vec<_> = (0..1000).map(|_| gated(&bench, &guard, "duplicate")).collect();
     waiting.iter_mut().for_each(|it| settle(&mut [it]));
     let before = bench.store.calls("claim");
     assert_eq!(before, 1001);
@@ -437,35 +431,32 @@ fn a_thousand_waiters_get_one_answer_without_a_herd() {
 }
 
 #[test]
-fn a_waiter_sees_the_end_of_another_processs_execution() {
+fn one_waiter_finds_the_end_of_another_processs_execution_and_tells_the_others() {
     let bench = Bench::new();
     // Two guards over one store know nothing of each other, like two processes.
-    let (here, there) = (
-        bench
-            .builder(HOLD)
-            .wait(Wait::UpTo(Duration::from_secs(60)))
-            .build()
-            .unwrap(),
-        bench.guard(HOLD),
-    );
+    let wait = Wait::UpTo(Duration::from_secs(60));
+    let here = bench.builder(HOLD).wait(wait).build().unwrap();
+    let there = bench.guard(HOLD);
     let mut running = gated(&bench, &there, "there");
     settle(&mut [&mut running]);
-    let mut waiting = gated(&bench, &here, "here");
-    settle(&mut [&mut waiting]);
+    let mut waiting: Vec<_> = (0..5).map(|_| gated(&bench, &here, "here")).collect();
+    waiting.iter_mut().for_each(|it| settle(&mut [it]));
     bench.gate.open("there");
     running.finish().unwrap();
+    let before = bench.store.calls("claim");
     bench.clock.advance(Duration::from_millis(500));
-    assert_eq!(waiting.finish().unwrap().value, "there");
+    waiting.iter_mut().for_each(|it| settle(&mut [it]));
+    // Without more time: the one that looked woke the rest.
+    for waiter in waiting {
+        assert_eq!(waiter.finish().unwrap().value, "there");
+    }
+    assert!(bench.store.calls("claim") - before <= 6);
 }
 
 #[test]
 fn waiting_ends_at_its_bound() {
     let bench = Bench::new();
-    let guard = bench
-        .builder(HOLD)
-        .wait(Wait::UpTo(Duration::from_secs(2)))
-        .build()
-        .unwrap();
+    let guard = bench.builder(HOLD).wait(Wait::UpTo(Duration::from_secs(2))).build().unwrap();
     let mut running = gated(&bench, &guard, "first");
     settle(&mut [&mut running]);
     let waiting = gated(&bench, &guard, "second");
@@ -512,28 +503,41 @@ fn an_answer_over_the_limit_is_told_once_and_never_run_again() {
 }
 
 #[test]
+fn a_doors_outcome_over_the_limit_is_unknown_at_once() {
+    let bench = Bench::new();
+    let mut settings = Settings::default();
+    settings.outcome_bytes_max = 100;
+    let guard = bench.builder(HOLD).settings(settings).build().unwrap();
+    let large = {
+        let guard = guard.clone();
+        start(async move {
+            let outcome = Outcome::json(Verdict::Succeeded, &"x".repeat(1000)).unwrap();
+            let work = |_| async move { Ending::Completed { outcome, live: () } };
+            guard.execute(&tenant(), &key(), fingerprint("one"), work).await
+        })
+    };
+    let error = large.finish().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TooLarge);
+    assert!(error.outcome_unknown());
+    let retry = count(&guard, &Arc::default()).finish().unwrap_err();
+    assert_eq!(retry.kind(), ErrorKind::OutcomeUnknown);
+}
+
+#[test]
 fn another_payload_under_one_key_is_refused_in_every_state() {
     let bench = Bench::new();
     let guard = bench.guard(HOLD);
     let other = |guard: Guard| {
-        start(async move {
-            guard
-                .run(&tenant(), &key(), fingerprint("two"), |_| async { Ok(2) })
-                .await
-        })
+        start(
+            async move { guard.run(&tenant(), &key(), fingerprint("two"), |_| async { Ok(2) }).await },
+        )
     };
     let mut running = gated(&bench, &guard, "first");
     settle(&mut [&mut running]);
-    assert_eq!(
-        other(guard.clone()).finish().unwrap_err().kind(),
-        ErrorKind::Mismatch
-    );
+    assert_eq!(other(guard.clone()).finish().unwrap_err().kind(), ErrorKind::Mismatch);
     bench.gate.open("first");
     running.finish().unwrap();
-    assert_eq!(
-        other(guard).finish().unwrap_err().kind(),
-        ErrorKind::Mismatch
-    );
+    assert_eq!(other(guard).finish().unwrap_err().kind(), ErrorKind::Mismatch);
 }
 
 #[test]
@@ -544,48 +548,26 @@ fn an_operator_decides_and_callers_hear_the_decision() {
         let guard = guard.clone();
         start(async move {
             let work = |_| async {
-                Ending::Unknown::<()> {
-                    detail: "upstream died".to_owned(),
-                    live: (),
-                }
+                Ending::Unknown::<()> { detail: "upstream died".to_owned(), live: () }
             };
-            guard
-                .execute(&tenant(), &key(), fingerprint("one"), work)
-                .await
+            guard.execute(&tenant(), &key(), fingerprint("one"), work).await
         })
     };
-    assert!(matches!(
-        unknown.finish().unwrap(),
-        Executed::Unknown { .. }
-    ));
+    assert!(matches!(unknown.finish().unwrap(), Executed::Unknown { .. }));
     let id = guard.record_id(&tenant(), &key());
     let outcome = Outcome::json(Verdict::Succeeded, &17).unwrap();
     let by = ("ops", "order 17 is in the table");
     let (store, random): (&dyn Store, _) = (&*bench.store, semel::SystemRandom);
     let retention = Duration::from_secs(3600);
-    start(semel::operator::complete(
-        store, &random, &id, by, outcome, retention,
-    ))
-    .finish()
-    .unwrap();
+    start(semel::operator::complete(store, &random, &id, by, outcome, retention)).finish().unwrap();
     let answer = count(&guard, &Arc::default()).finish().unwrap();
     assert_eq!((answer.value, answer.replayed), (17, true));
-    let again = start(semel::operator::release(store, &random, &id, by))
-        .finish()
-        .unwrap_err();
+    let again = start(semel::operator::release(store, &random, &id, by)).finish().unwrap_err();
     assert_eq!(again.kind(), ErrorKind::Invalid);
-    start(semel::operator::purge(store, &random, &id, by))
-        .finish()
-        .unwrap();
+    start(semel::operator::purge(store, &random, &id, by)).finish().unwrap();
     assert_eq!(count(&guard, &Arc::default()).finish().unwrap().value, 1);
     let silent = semel::operator::release(store, &random, &id, ("ops", " "));
-    assert!(
-        start(silent)
-            .finish()
-            .unwrap_err()
-            .to_string()
-            .contains("reason")
-    );
+    assert!(start(silent).finish().unwrap_err().to_string().contains("reason"));
 }
 
 #[test]
@@ -610,11 +592,7 @@ fn modes_that_run_again_are_at_least_once_and_hold_is_at_most_once() {
         drop(died);
         bench.clock.advance(LEASE);
         drop(count(&guard, &effects).finish());
-        assert_eq!(
-            effects.load(Ordering::SeqCst),
-            effects_at_the_end,
-            "{effect}"
-        );
+        assert_eq!(effects.load(Ordering::SeqCst), effects_at_the_end, "{effect}");
     }
     assert_eq!(HOLD, Effect::Foreign(OnUnknown::Hold));
 }

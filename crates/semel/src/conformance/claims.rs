@@ -24,9 +24,7 @@ async fn a_fresh_key_is_acquired(kit: &Kit<'_>) -> Checked {
     let id = kit.id();
     same("a fresh key", kit.get(&id).await?, None)?;
     match kit.claim(&id, RETRY).await? {
-        Claimed::Acquired {
-            steps, attempts, ..
-        } => {
+        Claimed::Acquired { steps, attempts, .. } => {
             same("steps", steps.len(), 0)?;
             same("attempts", attempts, 1)?;
         }
@@ -44,10 +42,7 @@ async fn a_second_claim_is_in_flight(kit: &Kit<'_>) -> Checked {
     match kit.claim(&id, RETRY).await? {
         Claimed::InFlight { lease_left } => {
             check(!lease_left.is_zero(), "the lease that is left is zero")?;
-            check(
-                lease_left <= kit.units(10),
-                "the lease that is left exceeds the lease",
-            )
+            check(lease_left <= kit.units(10), "the lease that is left exceeds the lease")
         }
         other => Err(format!("expected InFlight, saw {other:?}")),
     }
@@ -57,18 +52,9 @@ async fn concurrent_claims_have_one_winner(kit: &Kit<'_>) -> Checked {
     for _ in 0..5 {
         let id = kit.id();
         let claims = (0..40).map(|_| kit.claim(&id, RETRY)).collect();
-        let answers = together(claims)
-            .await
-            .into_iter()
-            .collect::<Checked<Vec<_>>>()?;
-        let won = answers
-            .iter()
-            .filter(|it| matches!(it, Claimed::Acquired { .. }))
-            .count();
-        let flying = answers
-            .iter()
-            .filter(|it| matches!(it, Claimed::InFlight { .. }))
-            .count();
+        let answers = together(claims).await.into_iter().collect::<Checked<Vec<_>>>()?;
+        let won = answers.iter().filter(|it| matches!(it, Claimed::Acquired { .. })).count();
+        let flying = answers.iter().filter(|it| matches!(it, Claimed::InFlight { .. })).count();
         same("winners and losers of 40 claims", (won, flying), (1, 39))?;
     }
     Ok(())
@@ -87,10 +73,7 @@ async fn same_nonce_claims_twice_once(kit: &Kit<'_>) -> Checked {
     same("the fence of a late retry", third, first)?;
     done("complete", kit.complete(&id, first, outcome(b"x")).await)?;
     let after = kit.send(&request).await?;
-    check(
-        matches!(after, Claimed::Completed { .. }),
-        "a claim of a finished record acquired",
-    )
+    check(matches!(after, Claimed::Completed { .. }), "a claim of a finished record acquired")
 }
 
 async fn mismatch_reveals_nothing(kit: &Kit<'_>) -> Checked {
@@ -105,33 +88,21 @@ async fn mismatch_reveals_nothing(kit: &Kit<'_>) -> Checked {
         let before = kit.record(id).await?;
         let mut request = kit.request(id, RETRY);
         request.fingerprint = payload("two");
-        same(
-            "another payload",
-            kit.send(&request).await?,
-            Claimed::Mismatch,
-        )?;
+        same("another payload", kit.send(&request).await?, Claimed::Mismatch)?;
         same("the record after it", kit.record(id).await?, before)?;
     }
     // A silent claim is no free key either.
     kit.elapse(11).await;
     let mut request = kit.request(&flying, RETRY);
     request.fingerprint = payload("two");
-    same(
-        "another payload after the lease",
-        kit.send(&request).await?,
-        Claimed::Mismatch,
-    )
+    same("another payload after the lease", kit.send(&request).await?, Claimed::Mismatch)
 }
 
 async fn other_tenants_and_operations_are_other_records(kit: &Kit<'_>) -> Checked {
     let tenant = kit.tenant().to_owned();
     let other = format!("{tenant}-2");
-    kit.finish(&kit.named(&tenant, "pay", "k"), outcome(b"mine"))
-        .await?;
-    for id in [
-        kit.named(&other, "pay", "k"),
-        kit.named(&tenant, "refund", "k"),
-    ] {
+    kit.finish(&kit.named(&tenant, "pay", "k"), outcome(b"mine")).await?;
+    for id in [kit.named(&other, "pay", "k"), kit.named(&tenant, "refund", "k")] {
         same("another scope", kit.get(&id).await?, None)?;
         let mut request = kit.request(&id, RETRY);
         request.fingerprint = payload("two");
@@ -167,11 +138,7 @@ async fn hostile_names_are_just_names(kit: &Kit<'_>) -> Checked {
     for name in names {
         match kit.claim(&kit.named(&tenant, "o", name), RETRY).await? {
             Claimed::Completed { outcome, .. } => {
-                same(
-                    "the answer of a hostile name",
-                    &outcome.body[..],
-                    name.as_bytes(),
-                )?;
+                same("the answer of a hostile name", &outcome.body[..], name.as_bytes())?;
             }
             other => return Err(format!("key {name}: expected Completed, saw {other:?}")),
         }
@@ -182,10 +149,7 @@ async fn hostile_names_are_just_names(kit: &Kit<'_>) -> Checked {
 async fn failed_handler_is_not_a_duplicate(kit: &Kit<'_>) -> Checked {
     let id = kit.id();
     let fence = kit.acquire(&id, HOLD).await?;
-    done(
-        "release",
-        kit.release(&id, fence, ReleaseVerdict::NotApplied).await,
-    )?;
+    done("release", kit.release(&id, fence, ReleaseVerdict::NotApplied).await)?;
     same("a released key", kit.get(&id).await?, None)?;
     let mut request = kit.request(&id, HOLD);
     request.fingerprint = payload("two");
@@ -203,10 +167,7 @@ async fn counters_rise_with_every_claim(kit: &Kit<'_>) -> Checked {
         same("the nonce in the fence", fence.nonce, request.nonce)?;
         check(fence.counter > highest, "the counter did not rise")?;
         highest = fence.counter;
-        done(
-            "release",
-            kit.release(&id, fence, ReleaseVerdict::NotApplied).await,
-        )?;
+        done("release", kit.release(&id, fence, ReleaseVerdict::NotApplied).await)?;
     }
     Ok(())
 }

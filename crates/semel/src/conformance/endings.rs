@@ -35,14 +35,8 @@ async fn an_outcome_is_replayed_byte_for_byte(kit: &Kit<'_>) -> Checked {
         let fence = kit.acquire(&id, RETRY).await?;
         let expires = done("complete", kit.complete(&id, fence, stored.clone()).await)?;
         match kit.claim(&id, RETRY).await? {
-            Claimed::Completed {
-                outcome,
-                expires_at,
-            } => {
-                check(
-                    outcome == stored,
-                    "the replayed outcome differs from the stored one",
-                )?;
+            Claimed::Completed { outcome, expires_at } => {
+                check(outcome == stored, "the replayed outcome differs from the stored one")?;
                 same("expiry", expires_at, expires)?;
             }
             other => return Err(format!("expected Completed, saw {other:?}")),
@@ -58,14 +52,8 @@ async fn an_outcome_is_replayed_byte_for_byte(kit: &Kit<'_>) -> Checked {
 async fn completing_twice_keeps_the_first_outcome(kit: &Kit<'_>) -> Checked {
     let id = kit.id();
     let fence = kit.acquire(&id, RETRY).await?;
-    let first = done(
-        "complete",
-        kit.complete(&id, fence, outcome(b"first")).await,
-    )?;
-    let again = done(
-        "complete again",
-        kit.complete(&id, fence, outcome(b"second")).await,
-    )?;
+    let first = done("complete", kit.complete(&id, fence, outcome(b"first")).await)?;
+    let again = done("complete again", kit.complete(&id, fence, outcome(b"second")).await)?;
     same("expiry of the second completion", again, first)?;
     replays(kit, &id, b"first").await
 }
@@ -75,22 +63,10 @@ async fn late_owner_cannot_complete(kit: &Kit<'_>) -> Checked {
     let late = kit.acquire(&id, RETRY).await?;
     kit.elapse(11).await;
     let winner = kit.acquire(&id, RETRY).await?;
-    check(
-        winner.counter > late.counter,
-        "the winner's counter is not higher",
-    )?;
-    lost(
-        "complete before the winner",
-        kit.complete(&id, late, outcome(b"late")).await,
-    )?;
-    done(
-        "complete",
-        kit.complete(&id, winner, outcome(b"winner")).await,
-    )?;
-    lost(
-        "complete after the winner",
-        kit.complete(&id, late, outcome(b"late")).await,
-    )?;
+    check(winner.counter > late.counter, "the winner's counter is not higher")?;
+    lost("complete before the winner", kit.complete(&id, late, outcome(b"late")).await)?;
+    done("complete", kit.complete(&id, winner, outcome(b"winner")).await)?;
+    lost("complete after the winner", kit.complete(&id, late, outcome(b"late")).await)?;
     replays(kit, &id, b"winner").await
 }
 
@@ -101,76 +77,38 @@ async fn late_owner_cannot_renew_release_or_store_a_step(kit: &Kit<'_>) -> Check
     let winner = kit.acquire(&id, RETRY).await?;
     for finished in [false, true] {
         if finished {
-            done(
-                "complete",
-                kit.complete(&id, winner, outcome(b"winner")).await,
-            )?;
+            done("complete", kit.complete(&id, winner, outcome(b"winner")).await)?;
         }
         let before = kit.record(&id).await?;
         lost("renew", kit.renew(&id, late, None).await)?;
-        lost(
-            "a step",
-            kit.renew(&id, late, Some(step("s", b"late"))).await,
-        )?;
-        lost(
-            "release",
-            kit.release(&id, late, ReleaseVerdict::NotApplied).await,
-        )?;
+        lost("a step", kit.renew(&id, late, Some(step("s", b"late"))).await)?;
+        lost("release", kit.release(&id, late, ReleaseVerdict::NotApplied).await)?;
         lost("unknown", kit.release(&id, late, unknown("x")).await)?;
-        same(
-            "the record after the late owner",
-            kit.record(&id).await?,
-            before,
-        )?;
+        same("the record after the late owner", kit.record(&id).await?, before)?;
     }
-    lost(
-        "renewing a finished record",
-        kit.renew(&id, winner, None).await,
-    )?;
-    lost(
-        "releasing a finished record",
-        kit.release(&id, winner, ReleaseVerdict::NotApplied).await,
-    )
+    lost("renewing a finished record", kit.renew(&id, winner, None).await)?;
+    lost("releasing a finished record", kit.release(&id, winner, ReleaseVerdict::NotApplied).await)
 }
 
 async fn a_foreign_fence_cannot_write(kit: &Kit<'_>) -> Checked {
     let (id, absent) = (kit.id(), kit.id());
     let fence = kit.acquire(&id, HOLD).await?;
-    let other_nonce = Fence {
-        nonce: super::kit::nonce(),
-        ..fence
-    };
-    let other_counter = Fence {
-        counter: fence.counter + 1,
-        ..fence
-    };
+    let other_nonce = Fence { nonce: super::kit::nonce(), ..fence };
+    let other_counter = Fence { counter: fence.counter + 1, ..fence };
     for foreign in [other_nonce, other_counter] {
         lost("complete", kit.complete(&id, foreign, outcome(b"x")).await)?;
         lost("renew", kit.renew(&id, foreign, None).await)?;
-        lost(
-            "release",
-            kit.release(&id, foreign, ReleaseVerdict::NotApplied).await,
-        )?;
+        lost("release", kit.release(&id, foreign, ReleaseVerdict::NotApplied).await)?;
     }
-    lost(
-        "completing an absent record",
-        kit.complete(&absent, fence, outcome(b"x")).await,
-    )?;
-    lost(
-        "renewing an absent record",
-        kit.renew(&absent, fence, None).await,
-    )?;
+    lost("completing an absent record", kit.complete(&absent, fence, outcome(b"x")).await)?;
+    lost("renewing an absent record", kit.renew(&absent, fence, None).await)?;
     same("the absent record", kit.get(&absent).await?, None)
 }
 
 async fn an_unknown_outcome_follows_the_mode(kit: &Kit<'_>) -> Checked {
     let held = kit.id();
     let fence = kit.acquire(&held, HOLD).await?;
-    done(
-        "release",
-        kit.release(&held, fence, unknown("lost after sending"))
-            .await,
-    )?;
+    done("release", kit.release(&held, fence, unknown("lost after sending")).await)?;
     match kit.claim(&held, HOLD).await? {
         Claimed::Held(hold) => {
             same("cause", hold.cause, HoldCause::Reported)?;
@@ -178,21 +116,13 @@ async fn an_unknown_outcome_follows_the_mode(kit: &Kit<'_>) -> Checked {
         }
         other => return Err(format!("hold: expected Held, saw {other:?}")),
     }
-    for effect in [
-        RETRY,
-        Effect::Keyed,
-        Effect::FencedQuery,
-        Effect::Transactional,
-    ] {
+    for effect in [RETRY, Effect::Keyed, Effect::FencedQuery, Effect::Transactional] {
         let id = kit.id();
         let fence = kit.acquire(&id, effect).await?;
         done("release", kit.release(&id, fence, unknown("x")).await)?;
         same("state", kit.record(&id).await?.state.name(), "interrupted")?;
         let next = kit.acquire(&id, effect).await?;
-        check(
-            next.counter > fence.counter,
-            "the next claim's counter is not higher",
-        )?;
+        check(next.counter > fence.counter, "the next claim's counter is not higher")?;
         same("attempts", kit.record(&id).await?.attempts, 2)?;
     }
     Ok(())
@@ -201,41 +131,20 @@ async fn an_unknown_outcome_follows_the_mode(kit: &Kit<'_>) -> Checked {
 async fn steps_survive_a_takeover_and_keep_their_first_result(kit: &Kit<'_>) -> Checked {
     let id = kit.id();
     let first = kit.acquire(&id, RETRY).await?;
-    done(
-        "step",
-        kit.renew(&id, first, Some(step("charge", b"ch_1"))).await,
-    )?;
-    done(
-        "step again",
-        kit.renew(&id, first, Some(step("charge", b"ch_2"))).await,
-    )?;
-    done(
-        "other step",
-        kit.renew(&id, first, Some(step("mail", b""))).await,
-    )?;
+    done("step", kit.renew(&id, first, Some(step("charge", b"ch_1"))).await)?;
+    done("step again", kit.renew(&id, first, Some(step("charge", b"ch_2"))).await)?;
+    done("other step", kit.renew(&id, first, Some(step("mail", b""))).await)?;
     kit.elapse(11).await;
     match kit.claim(&id, RETRY).await? {
-        Claimed::Acquired {
-            steps,
-            attempts,
-            fence,
-            ..
-        } => {
+        Claimed::Acquired { steps, attempts, fence, .. } => {
             let expected = vec![step("charge", b"ch_1"), step("mail", b"")];
-            check(
-                steps == expected,
-                "the steps of the first attempt are not there",
-            )?;
+            check(steps == expected, "the steps of the first attempt are not there")?;
             same("attempts", attempts, 2)?;
             done("release", kit.release(&id, fence, unknown("x")).await)?;
         }
         other => return Err(format!("expected Acquired, saw {other:?}")),
     }
-    same(
-        "steps after giving up",
-        kit.record(&id).await?.steps.len(),
-        2,
-    )
+    same("steps after giving up", kit.record(&id).await?.steps.len(), 2)
 }
 
 async fn a_hold_is_resolved_by_its_own_late_owner(kit: &Kit<'_>) -> Checked {
@@ -244,22 +153,13 @@ async fn a_hold_is_resolved_by_its_own_late_owner(kit: &Kit<'_>) -> Checked {
         let owner = kit.acquire(&id, HOLD).await?;
         kit.elapse(11).await;
         let claimed = kit.claim(&id, HOLD).await?;
-        check(
-            matches!(claimed, Claimed::Held(_)),
-            "a silent claim under hold was not held",
-        )?;
+        check(matches!(claimed, Claimed::Held(_)), "a silent claim under hold was not held")?;
         lost("renewing a held record", kit.renew(&id, owner, None).await)?;
         if completes {
-            done(
-                "complete",
-                kit.complete(&id, owner, outcome(b"after all")).await,
-            )?;
+            done("complete", kit.complete(&id, owner, outcome(b"after all")).await)?;
             replays(kit, &id, b"after all").await?;
         } else {
-            done(
-                "release",
-                kit.release(&id, owner, ReleaseVerdict::NotApplied).await,
-            )?;
+            done("release", kit.release(&id, owner, ReleaseVerdict::NotApplied).await)?;
             acquired(kit.claim(&id, HOLD).await?)?;
         }
     }
@@ -269,60 +169,36 @@ async fn a_hold_is_resolved_by_its_own_late_owner(kit: &Kit<'_>) -> Checked {
 async fn an_acknowledged_completion_survives_a_restart(kit: &Kit<'_>) -> Checked {
     let id = kit.id();
     kit.finish(&id, outcome(b"durable")).await?;
-    check(
-        kit.harness.restart().await,
-        "the harness did not restart the store",
-    )?;
+    check(kit.harness.restart().await, "the harness did not restart the store")?;
     replays(kit, &id, b"durable").await
 }
 
 async fn claims_holds_and_counters_survive_a_restart(kit: &Kit<'_>) -> Checked {
     let (flying, held, free) = (kit.id(), kit.id(), kit.id());
     let fence = kit.acquire(&flying, RETRY).await?;
-    done(
-        "step",
-        kit.renew(&flying, fence, Some(step("one", b"1"))).await,
-    )?;
+    done("step", kit.renew(&flying, fence, Some(step("one", b"1"))).await)?;
     let parked = kit.acquire(&held, HOLD).await?;
     done("release", kit.release(&held, parked, unknown("why")).await)?;
     let released = kit.acquire(&free, RETRY).await?;
-    done(
-        "release",
-        kit.release(&free, released, ReleaseVerdict::NotApplied)
-            .await,
-    )?;
+    done("release", kit.release(&free, released, ReleaseVerdict::NotApplied).await)?;
     let before = (kit.record(&flying).await?, kit.record(&held).await?);
-    check(
-        kit.harness.restart().await,
-        "the harness did not restart the store",
-    )?;
+    check(kit.harness.restart().await, "the harness did not restart the store")?;
     let after = (kit.record(&flying).await?, kit.record(&held).await?);
     same("records after a restart", after, before)?;
     let next = kit.acquire(&free, RETRY).await?;
-    check(
-        next.counter > released.counter,
-        "the counter fell back at the restart",
-    )?;
+    check(next.counter > released.counter, "the counter fell back at the restart")?;
     let mut other = kit.request(&flying, RETRY);
     other.fingerprint = payload("two");
-    same(
-        "another payload after a restart",
-        kit.send(&other).await?,
-        Claimed::Mismatch,
-    )?;
-    done(
-        "complete",
-        kit.complete(&flying, fence, outcome(b"x")).await,
-    )?;
+    same("another payload after a restart", kit.send(&other).await?, Claimed::Mismatch)?;
+    done("complete", kit.complete(&flying, fence, outcome(b"x")).await)?;
     Ok(())
 }
 
 async fn replays(kit: &Kit<'_>, id: &crate::scope::RecordId, body: &[u8]) -> Checked {
     match kit.claim(id, RETRY).await? {
-        Claimed::Completed {
-            outcome: Outcome { body: seen, .. },
-            ..
-        } => same("the replayed body", &seen[..], body),
+        Claimed::Completed { outcome: Outcome { body: seen, .. }, .. } => {
+            same("the replayed body", &seen[..], body)
+        }
         other => Err(format!("expected Completed, saw {other:?}")),
     }
 }

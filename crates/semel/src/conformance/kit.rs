@@ -41,11 +41,7 @@ impl<'a> Kit<'a> {
     pub(super) fn new(harness: &'a dyn Harness, case: &str) -> Self {
         let run = nonce().to_string();
         let tenant = format!("conformance-{}-{case}", &run[..12]);
-        Self {
-            harness,
-            tenant,
-            keys: AtomicU64::new(0),
-        }
+        Self { harness, tenant, keys: AtomicU64::new(0) }
     }
 
     pub(super) fn store(&self) -> Arc<dyn Store> {
@@ -53,9 +49,7 @@ impl<'a> Kit<'a> {
     }
 
     pub(super) fn inspect(&self) -> Checked<Arc<dyn Inspect>> {
-        self.harness
-            .inspect()
-            .ok_or_else(|| "the harness has no Inspect".to_owned())
+        self.harness.inspect().ok_or_else(|| "the harness has no Inspect".to_owned())
     }
 
     pub(super) fn tenant(&self) -> &str {
@@ -75,11 +69,7 @@ impl<'a> Kit<'a> {
             Operation::new(operation).expect("an operation"),
             Key::parse(key).expect("a key"),
         );
-        RecordId {
-            tenant,
-            operation,
-            key,
-        }
+        RecordId { tenant, operation, key }
     }
 
     /// `units` of the suite's time.
@@ -110,10 +100,7 @@ impl<'a> Kit<'a> {
     }
 
     pub(super) async fn send(&self, request: &ClaimRequest) -> Checked<Claimed> {
-        self.store()
-            .claim(request)
-            .await
-            .map_err(|error| format!("claim failed: {error}"))
+        self.store().claim(request).await.map_err(|error| format!("claim failed: {error}"))
     }
 
     pub(super) async fn acquire(&self, id: &RecordId, effect: Effect) -> Checked<Fence> {
@@ -127,21 +114,12 @@ impl<'a> Kit<'a> {
         outcome: Outcome,
     ) -> Result<Timestamp, Error> {
         let retention = self.units(100);
-        self.store()
-            .complete(&Completion {
-                id: id.clone(),
-                fence,
-                outcome,
-                retention,
-            })
-            .await
+        self.store().complete(&Completion { id: id.clone(), fence, outcome, retention }).await
     }
 
     pub(super) async fn finish(&self, id: &RecordId, outcome: Outcome) -> Checked<Fence> {
         let fence = self.acquire(id, RETRY).await?;
-        self.complete(id, fence, outcome)
-            .await
-            .map_err(|error| format!("complete: {error}"))?;
+        self.complete(id, fence, outcome).await.map_err(|error| format!("complete: {error}"))?;
         Ok(fence)
     }
 
@@ -152,14 +130,7 @@ impl<'a> Kit<'a> {
         step: Option<Step>,
     ) -> Result<Timestamp, Error> {
         let lease = self.units(10);
-        self.store()
-            .renew(&Renewal {
-                id: id.clone(),
-                fence,
-                lease,
-                step,
-            })
-            .await
+        self.store().renew(&Renewal { id: id.clone(), fence, lease, step }).await
     }
 
     pub(super) async fn release(
@@ -168,13 +139,7 @@ impl<'a> Kit<'a> {
         fence: Fence,
         verdict: ReleaseVerdict,
     ) -> Result<(), Error> {
-        self.store()
-            .release(&Release {
-                id: id.clone(),
-                fence,
-                verdict,
-            })
-            .await
+        self.store().release(&Release { id: id.clone(), fence, verdict }).await
     }
 
     pub(super) async fn take_over(&self, id: &RecordId, takeover: Takeover) -> Checked<Claimed> {
@@ -184,24 +149,16 @@ impl<'a> Kit<'a> {
     }
 
     pub(super) async fn get(&self, id: &RecordId) -> Checked<Option<Record>> {
-        self.store()
-            .get(id)
-            .await
-            .map_err(|error| format!("get failed: {error}"))
+        self.store().get(id).await.map_err(|error| format!("get failed: {error}"))
     }
 
     pub(super) async fn record(&self, id: &RecordId) -> Checked<Record> {
-        self.get(id)
-            .await?
-            .ok_or_else(|| "the record is absent".to_owned())
+        self.get(id).await?.ok_or_else(|| "the record is absent".to_owned())
     }
 }
 
 pub(super) fn nonce() -> Nonce {
-    #[expect(
-        clippy::expect_used,
-        reason = "a machine without randomness cannot run the suite"
-    )]
+    #[expect(clippy::expect_used, reason = "a machine without randomness cannot run the suite")]
     rng::nonce(&SystemRandom).expect("randomness")
 }
 
@@ -221,10 +178,7 @@ pub(super) fn outcome(body: &[u8]) -> Outcome {
 }
 
 pub(super) fn step(name: &str, result: &'static [u8]) -> Step {
-    Step {
-        name: name.to_owned(),
-        result: Bytes::from_static(result),
-    }
+    Step { name: name.to_owned(), result: Bytes::from_static(result) }
 }
 
 pub(super) fn unknown(detail: &str) -> ReleaseVerdict {
@@ -275,15 +229,8 @@ pub(super) async fn together<T>(futures: Vec<impl Future<Output = T>>) -> Vec<T>
                 }
             }
         }
-        if pending {
-            Poll::Pending
-        } else {
-            Poll::Ready(())
-        }
+        if pending { Poll::Pending } else { Poll::Ready(()) }
     })
     .await;
-    running
-        .into_iter()
-        .filter_map(|(_, output)| output)
-        .collect()
+    running.into_iter().filter_map(|(_, output)| output).collect()
 }

@@ -89,9 +89,7 @@ pub struct Case {
 
 impl fmt::Debug for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Case")
-            .field("name", &self.name)
-            .finish_non_exhaustive()
+        f.debug_struct("Case").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
@@ -133,9 +131,7 @@ impl fmt::Display for Report {
 
 /// All cases.
 pub fn cases() -> impl Iterator<Item = &'static Case> {
-    [claims::CASES, endings::CASES, time::CASES, operators::CASES]
-        .into_iter()
-        .flatten()
+    [claims::CASES, endings::CASES, time::CASES, operators::CASES].into_iter().flatten()
 }
 
 /// Runs every case that applies to the store, one after the other.
@@ -147,12 +143,7 @@ pub async fn run(harness: &dyn Harness) -> Report {
         if case.needs == Needs::Durability && capabilities.durable && can_restart.is_none() {
             can_restart = Some(harness.restart().await);
         }
-        let why = missing(
-            case.needs,
-            capabilities,
-            harness,
-            can_restart.unwrap_or(false),
-        );
+        let why = missing(case.needs, capabilities, harness, can_restart.unwrap_or(false));
         if let Some(why) = why {
             report.skipped.push((case.name, why));
             continue;

@@ -3,7 +3,7 @@
 //!
 //! It is written from the description of a record's life, not from [`protocol`](crate::protocol):
 //! no code is shared, so that a mistake in one shows as a difference to the other. Time is counted
-//! in units of [`Harness::unit`](super::Harness::unit).
+//! in units of [`Harness::unit`].
 //!
 //! Moves come from bytes, so that any property tester can make and shrink them:
 //!
@@ -86,31 +86,16 @@ impl Move {
     pub fn decode([kind, one, two]: [u8; 3]) -> Self {
         let key = one % 3;
         match kind % 16 {
-            0..=4 => Self::Claim {
-                key,
-                payload: u8::from(two % 5 == 0),
-                hold: two % 2 == 0,
-            },
+            0..=4 => Self::Claim { key, payload: u8::from(two % 5 == 0), hold: two % 2 == 0 },
             5 | 6 => Self::Complete { claim: one },
-            7 | 8 => Self::Renew {
-                claim: one,
-                step: (two % 3 > 0).then_some(two % 3),
-            },
-            9 | 10 => Self::Release {
-                claim: one,
-                applied_maybe: two % 2 == 0,
-            },
-            11 | 12 => Self::Elapse {
-                units: [1, 4, 9, 11, 50, 101][usize::from(one % 6)],
-            },
+            7 | 8 => Self::Renew { claim: one, step: (two % 3 > 0).then_some(two % 3) },
+            9 | 10 => Self::Release { claim: one, applied_maybe: two % 2 == 0 },
+            11 | 12 => Self::Elapse { units: [1, 4, 9, 11, 50, 101][usize::from(one % 6)] },
             13 => Self::Repeat { claim: one },
             14 => Self::Sweep,
             _ => {
                 let actions = [Action::Complete, Action::Purge, Action::Release];
-                Self::TakeOver {
-                    key,
-                    action: actions[usize::from(two % 3)],
-                }
+                Self::TakeOver { key, action: actions[usize::from(two % 3)] }
             }
         }
     }
@@ -193,10 +178,7 @@ impl Model {
                 silences: 0,
             };
             self.entries.insert(sent.key, entry);
-            return Seen::Acquired {
-                attempts: 1,
-                steps: vec![],
-            };
+            return Seen::Acquired { attempts: 1, steps: vec![] };
         };
         let running = matches!(entry.phase, Phase::Running { .. });
         if entry.owner == number && running {
@@ -242,11 +224,7 @@ impl Model {
     fn renew(&mut self, number: usize, key: u8, step: Option<u8>) -> Seen {
         let renewed = self.now + LEASE;
         match self.owned(number, key) {
-            Some(Entry {
-                phase: Phase::Running { until },
-                steps,
-                ..
-            }) => {
+            Some(Entry { phase: Phase::Running { until }, steps, .. }) => {
                 *until = renewed.max(*until);
                 steps.extend(step.filter(|step| !steps.contains(step)));
                 Seen::Done
@@ -258,16 +236,8 @@ impl Model {
     fn complete(&mut self, number: usize, key: u8) -> Seen {
         let until = self.now + RETENTION;
         match self.owned(number, key) {
-            Some(Entry {
-                phase: Phase::Finished { .. },
-                ..
-            }) => Seen::Done,
-            Some(
-                entry @ Entry {
-                    phase: Phase::Held(_) | Phase::Running { .. },
-                    ..
-                },
-            ) => {
+            Some(Entry { phase: Phase::Finished { .. }, .. }) => Seen::Done,
+            Some(entry @ Entry { phase: Phase::Held(_) | Phase::Running { .. }, .. }) => {
                 entry.phase = Phase::Finished { by: number, until };
                 entry.steps.clear();
                 Seen::Done
@@ -278,25 +248,14 @@ impl Model {
 
     fn release(&mut self, number: usize, key: u8, applied_maybe: bool) -> Seen {
         match self.owned(number, key) {
-            Some(Entry {
-                phase: Phase::Held(_),
-                ..
-            }) if applied_maybe => Seen::Done,
-            Some(
-                entry @ Entry {
-                    phase: Phase::Running { .. },
-                    ..
-                },
-            ) if applied_maybe => {
+            Some(Entry { phase: Phase::Held(_), .. }) if applied_maybe => Seen::Done,
+            Some(entry @ Entry { phase: Phase::Running { .. }, .. }) if applied_maybe => {
                 let held = Phase::Held(HoldCause::Reported);
                 entry.phase = if entry.hold { held } else { Phase::GivenUp };
                 entry.silences = 0;
                 Seen::Done
             }
-            Some(Entry {
-                phase: Phase::Held(_) | Phase::Running { .. },
-                ..
-            }) => {
+            Some(Entry { phase: Phase::Held(_) | Phase::Running { .. }, .. }) => {
                 self.entries.remove(&key);
                 Seen::Done
             }
@@ -307,10 +266,7 @@ impl Model {
 
 impl Entry {
     fn acquired(&self) -> Seen {
-        Seen::Acquired {
-            attempts: self.attempts,
-            steps: self.steps.clone(),
-        }
+        Seen::Acquired { attempts: self.attempts, steps: self.steps.clone() }
     }
 
     fn take_over(&mut self, number: usize, action: Action, now: u64) -> Seen {
@@ -344,12 +300,7 @@ impl Entry {
 /// A sentence about the first difference, with the moves that led to it.
 pub async fn agree(harness: &dyn Harness, moves: &[Move]) -> Result<(), String> {
     let kit = Kit::new(harness, "model");
-    let mut pair = Pair {
-        kit,
-        model: Model::default(),
-        sent: Vec::new(),
-        highest: [0; 3],
-    };
+    let mut pair = Pair { kit, model: Model::default(), sent: Vec::new(), highest: [0; 3] };
     for (index, step) in moves.iter().enumerate() {
         let told = match pair.play(*step).await {
             Ok(()) => pair.compare().await,
@@ -416,19 +367,14 @@ impl Pair<'_> {
         if expected == seen {
             return Ok(());
         }
-        Err(format!(
-            "{step:?}: the model expects {expected:?}, the store says {seen:?}"
-        ))
+        Err(format!("{step:?}: the model expects {expected:?}, the store says {seen:?}"))
     }
 
     /// A claim that was acquired once, whatever became of it.
     fn pick(&self, claim: u8) -> Option<usize> {
-        let acquired: Vec<_> = (0..self.sent.len())
-            .filter(|&it| self.sent[it].fence.is_some())
-            .collect();
-        acquired
-            .get(usize::from(claim) % acquired.len().max(1))
-            .copied()
+        let acquired: Vec<_> =
+            (0..self.sent.len()).filter(|&it| self.sent[it].fence.is_some()).collect();
+        acquired.get(usize::from(claim) % acquired.len().max(1)).copied()
     }
 
     async fn claim(&mut self, number: usize) -> Result<(Seen, Seen), String> {
@@ -508,48 +454,29 @@ impl Pair<'_> {
                     _ => None,
                 };
                 let steps: Vec<_> = record.steps.iter().map(|step| step.result[0]).collect();
-                (
-                    record.state.name(),
-                    by,
-                    steps,
-                    record.attempts,
-                    record.lost_leases,
-                )
+                (record.state.name(), by, steps, record.attempts, record.lost_leases)
             });
             let expected = self.model.entry(key).map(|entry| {
                 let by = match entry.phase {
                     Phase::Finished { by, .. } => Some(by),
                     _ => None,
                 };
-                (
-                    entry.name(),
-                    by,
-                    entry.steps.clone(),
-                    entry.attempts,
-                    entry.silences,
-                )
+                (entry.name(), by, entry.steps.clone(), entry.attempts, entry.silences)
             });
             if seen != expected {
-                return Err(format!(
-                    "key {key}: the model has {expected:?}, the store {seen:?}"
-                ));
+                return Err(format!("key {key}: the model has {expected:?}, the store {seen:?}"));
             }
         }
         Ok(())
     }
 
     fn id(&self, key: u8) -> RecordId {
-        self.kit
-            .named(self.kit.tenant(), "model", &format!("key-{key}"))
+        self.kit.named(self.kit.tenant(), "model", &format!("key-{key}"))
     }
 }
 
 fn effect(hold: bool) -> Effect {
-    Effect::Foreign(if hold {
-        OnUnknown::Hold
-    } else {
-        OnUnknown::Retry
-    })
+    Effect::Foreign(if hold { OnUnknown::Hold } else { OnUnknown::Retry })
 }
 
 fn outcome_of(number: usize) -> crate::outcome::Outcome {
@@ -557,22 +484,16 @@ fn outcome_of(number: usize) -> crate::outcome::Outcome {
 }
 
 fn number_of(body: &[u8]) -> usize {
-    body.iter()
-        .fold(0, |number, byte| number << 8 | usize::from(*byte))
+    body.iter().fold(0, |number, byte| number << 8 | usize::from(*byte))
 }
 
 fn seen_of(claimed: Claimed) -> Seen {
     match claimed {
         Claimed::Absent => Seen::Absent,
-        Claimed::Acquired {
-            attempts, steps, ..
-        } => Seen::Acquired {
-            attempts,
-            steps: steps.iter().map(|step| step.result[0]).collect(),
-        },
-        Claimed::Completed { outcome, .. } => Seen::Completed {
-            by: number_of(&outcome.body),
-        },
+        Claimed::Acquired { attempts, steps, .. } => {
+            Seen::Acquired { attempts, steps: steps.iter().map(|step| step.result[0]).collect() }
+        }
+        Claimed::Completed { outcome, .. } => Seen::Completed { by: number_of(&outcome.body) },
         Claimed::Held(hold) => Seen::Held(hold.cause),
         Claimed::InFlight { .. } => Seen::InFlight,
         // The model's keys carry no time, so no store may call them old.

@@ -38,10 +38,7 @@ async fn expired_lease_is_unknown_not_free(kit: &Kit<'_>) -> Checked {
     let first = kit.acquire(&id, RETRY).await?;
     kit.elapse(11).await;
     let second = kit.acquire(&id, RETRY).await?;
-    check(
-        second.counter > first.counter,
-        "the next claim's counter is not higher",
-    )
+    check(second.counter > first.counter, "the next claim's counter is not higher")
 }
 
 async fn a_heartbeat_keeps_the_claim(kit: &Kit<'_>) -> Checked {
@@ -50,25 +47,15 @@ async fn a_heartbeat_keeps_the_claim(kit: &Kit<'_>) -> Checked {
     for _ in 0..4 {
         kit.elapse(6).await;
         let until = done("renew", kit.renew(&id, fence, None).await)?;
-        same(
-            "lease",
-            kit.record(&id).await?.state,
-            State::InProgress { lease_until: until },
-        )?;
+        same("lease", kit.record(&id).await?.state, State::InProgress { lease_until: until })?;
         let claimed = kit.claim(&id, HOLD).await?;
-        check(
-            matches!(claimed, Claimed::InFlight { .. }),
-            "a renewed claim was not in flight",
-        )?;
+        check(matches!(claimed, Claimed::InFlight { .. }), "a renewed claim was not in flight")?;
     }
     // A renewal that comes late still counts while nobody has come in between.
     kit.elapse(11).await;
     done("late renewal", kit.renew(&id, fence, None).await)?;
     let claimed = kit.claim(&id, HOLD).await?;
-    check(
-        matches!(claimed, Claimed::InFlight { .. }),
-        "a late renewal did not count",
-    )
+    check(matches!(claimed, Claimed::InFlight { .. }), "a late renewal did not count")
 }
 
 async fn a_renewal_never_shortens_the_lease(kit: &Kit<'_>) -> Checked {
@@ -109,10 +96,7 @@ async fn an_expired_record_is_absent_before_any_sweep(kit: &Kit<'_>) -> Checked 
     let id = kit.id();
     let fence = kit.finish(&id, outcome(b"old")).await?;
     kit.elapse(99).await;
-    check(
-        kit.get(&id).await?.is_some(),
-        "the record expired before its retention was over",
-    )?;
+    check(kit.get(&id).await?.is_some(), "the record expired before its retention was over")?;
     kit.elapse(2).await;
     same("an expired record", kit.get(&id).await?, None)?;
     let again = kit.complete(&id, fence, outcome(b"late")).await;
@@ -120,15 +104,8 @@ async fn an_expired_record_is_absent_before_any_sweep(kit: &Kit<'_>) -> Checked 
     let mut request = kit.request(&id, HOLD);
     request.fingerprint = payload("two");
     let next = acquired(kit.send(&request).await?)?;
-    check(
-        next.counter > fence.counter,
-        "the counter fell back at expiry",
-    )?;
-    same(
-        "attempts of the new operation",
-        kit.record(&id).await?.attempts,
-        1,
-    )
+    check(next.counter > fence.counter, "the counter fell back at expiry")?;
+    same("attempts of the new operation", kit.record(&id).await?.attempts, 1)
 }
 
 async fn sweeping_deletes_expired_records_only(kit: &Kit<'_>) -> Checked {
@@ -152,9 +129,7 @@ async fn sweeping_deletes_expired_records_only(kit: &Kit<'_>) -> Checked {
         rest = done("sweep", kit.store().sweep(1000).await)?;
     }
     for id in [&flying, &held, &given_up, &fresh] {
-        kit.record(id)
-            .await
-            .map_err(|_| "a sweep deleted a record that is not expired")?;
+        kit.record(id).await.map_err(|_| "a sweep deleted a record that is not expired")?;
     }
     for id in &expired {
         same("an expired record", kit.get(id).await?, None)?;
@@ -165,22 +140,13 @@ async fn sweeping_deletes_expired_records_only(kit: &Kit<'_>) -> Checked {
 async fn counter_survives_release_and_expiry(kit: &Kit<'_>) -> Checked {
     let id = kit.id();
     let released = kit.acquire(&id, RETRY).await?;
-    done(
-        "release",
-        kit.release(&id, released, ReleaseVerdict::NotApplied).await,
-    )?;
+    done("release", kit.release(&id, released, ReleaseVerdict::NotApplied).await)?;
     let finished = kit.finish(&id, outcome(b"x")).await?;
-    check(
-        finished.counter > released.counter,
-        "the counter fell back at the release",
-    )?;
+    check(finished.counter > released.counter, "the counter fell back at the release")?;
     kit.elapse(101).await;
     while done("sweep", kit.store().sweep(1000).await)? > 0 {}
     let next = kit.acquire(&id, RETRY).await?;
-    check(
-        next.counter > finished.counter,
-        "the counter fell back at expiry and sweep",
-    )
+    check(next.counter > finished.counter, "the counter fell back at expiry and sweep")
 }
 
 async fn a_key_that_is_too_old_is_refused_only_when_unknown(kit: &Kit<'_>) -> Checked {
@@ -192,35 +158,20 @@ async fn a_key_that_is_too_old_is_refused_only_when_unknown(kit: &Kit<'_>) -> Ch
     let minted = |age: u32| {
         let millis = now.as_millis() - u64::try_from(kit.units(age).as_millis()).unwrap_or(0);
         let hex = format!("{millis:012x}");
-        kit.named(
-            kit.tenant(),
-            "o",
-            &format!("{}-{}-7abc-8def-0123456789ab", &hex[..8], &hex[8..]),
-        )
+        kit.named(kit.tenant(), "o", &format!("{}-{}-7abc-8def-0123456789ab", &hex[..8], &hex[8..]))
     };
     let (old, young) = (minted(200), minted(20));
-    same(
-        "time of a key",
-        young.key.minted_at().map(Timestamp::as_millis).is_some(),
-        true,
-    )?;
+    same("time of a key", young.key.minted_at().map(Timestamp::as_millis).is_some(), true)?;
     let ask = |id, age_max| {
         let mut request = kit.request(id, RETRY);
         request.key_age_max = age_max;
         request
     };
-    same(
-        "an old key",
-        kit.send(&ask(&old, Some(age_max))).await?,
-        Claimed::TooOld,
-    )?;
+    same("an old key", kit.send(&ask(&old, Some(age_max))).await?, Claimed::TooOld)?;
     same("an old key's record", kit.get(&old).await?, None)?;
     acquired(kit.send(&ask(&young, Some(age_max))).await?)?;
     let fence = acquired(kit.send(&ask(&old, None)).await?)?;
     done("complete", kit.complete(&old, fence, outcome(b"x")).await)?;
     let known = kit.send(&ask(&old, Some(age_max))).await?;
-    check(
-        matches!(known, Claimed::Completed { .. }),
-        "an old key with a record was refused",
-    )
+    check(matches!(known, Claimed::Completed { .. }), "an old key with a record was refused")
 }

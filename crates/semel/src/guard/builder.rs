@@ -50,48 +50,16 @@ impl<E> GuardBuilder<Missing, E> {
     /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid), see [`Operation::new`].
     pub fn operation(self, name: &str) -> Result<GuardBuilder<Operation, E>, Error> {
         let operation = Operation::new(name)?;
-        let Self {
-            store,
-            effect,
-            settings,
-            clock,
-            random,
-            observer,
-            ..
-        } = self;
-        Ok(GuardBuilder {
-            store,
-            operation,
-            effect,
-            settings,
-            clock,
-            random,
-            observer,
-        })
+        let Self { store, effect, settings, clock, random, observer, .. } = self;
+        Ok(GuardBuilder { store, operation, effect, settings, clock, random, observer })
     }
 }
 
 impl<O> GuardBuilder<O, Missing> {
     /// Says where the effect lives, which decides what is promised.
     pub fn effect(self, effect: Effect) -> GuardBuilder<O, Effect> {
-        let Self {
-            store,
-            operation,
-            settings,
-            clock,
-            random,
-            observer,
-            ..
-        } = self;
-        GuardBuilder {
-            store,
-            operation,
-            effect,
-            settings,
-            clock,
-            random,
-            observer,
-        }
+        let Self { store, operation, settings, clock, random, observer, .. } = self;
+        GuardBuilder { store, operation, effect, settings, clock, random, observer }
     }
 }
 
@@ -152,28 +120,10 @@ impl GuardBuilder<Operation, Effect> {
     /// [`ErrorKind::Settings`](crate::ErrorKind::Settings), see [`Settings::validate`].
     pub fn build(self) -> Result<Guard, Error> {
         self.settings.validate()?;
-        let Self {
-            store,
-            operation,
-            effect,
-            settings,
-            clock,
-            random,
-            observer,
-        } = self;
+        let Self { store, operation, effect, settings, clock, random, observer } = self;
         let flights = Flights::default();
-        let shared = Shared {
-            store,
-            operation,
-            effect,
-            settings,
-            clock,
-            random,
-            observer,
-            flights,
-        };
-        Ok(Guard {
-            shared: Arc::new(shared),
-        })
+        let shared =
+            Shared { store, operation, effect, settings, clock, random, observer, flights };
+        Ok(Guard { shared: Arc::new(shared) })
     }
 }

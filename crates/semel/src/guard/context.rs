@@ -78,9 +78,7 @@ impl Context {
             lost: AtomicBool::new(false),
             lost_signal: Signal::new(),
         };
-        Self {
-            inner: Arc::new(inner),
-        }
+        Self { inner: Arc::new(inner) }
     }
 
     /// The record's name.
@@ -149,25 +147,16 @@ impl Context {
         if let Some(done) = done {
             return serde_json::from_slice(&done.result).map_err(|error| {
                 let message = format!("the stored result of step `{name}` has another type");
-                Error::new(ErrorKind::Corrupt, message)
-                    .with_source(error)
-                    .into()
+                Error::new(ErrorKind::Corrupt, message).with_source(error).into()
             });
         }
-        let context = StepContext {
-            key: self.step_key(name),
-            fence: self.fence(),
-        };
+        let context = StepContext { key: self.step_key(name), fence: self.fence() };
         let value = step(context).await.map_err(Into::into)?;
         let result = serde_json::to_vec(&value).map_err(|error| {
             let message = format!("the result of step `{name}` cannot be written as JSON");
             Error::new(ErrorKind::Invalid, message).with_source(error)
         })?;
-        self.store_step(Step {
-            name: name.to_owned(),
-            result: Bytes::from(result),
-        })
-        .await?;
+        self.store_step(Step { name: name.to_owned(), result: Bytes::from(result) }).await?;
         Ok(value)
     }
 
@@ -176,12 +165,7 @@ impl Context {
     #[must_use]
     pub fn completion(&self, outcome: Outcome) -> Completion {
         let retention = self.shared().settings.retention;
-        Completion {
-            id: self.inner.id.clone(),
-            fence: self.inner.fence,
-            outcome,
-            retention,
-        }
+        Completion { id: self.inner.id.clone(), fence: self.inner.fence, outcome, retention }
     }
 
     /// Completes the record inside `transaction` and commits both, so that effect and record
@@ -213,10 +197,9 @@ impl Context {
                 }
             },
             Ok(_) => Ending::ClaimLost,
-            Err(_) => Ending::Unknown {
-                detail: format!("the commit was not answered: {error}"),
-                live,
-            },
+            Err(_) => {
+                Ending::Unknown { detail: format!("the commit was not answered: {error}"), live }
+            }
         }
     }
 
@@ -234,12 +217,7 @@ impl Context {
 
     pub(super) fn renewal(&self, step: Option<Step>) -> Renewal {
         let lease = self.shared().settings.lease;
-        Renewal {
-            id: self.inner.id.clone(),
-            fence: self.inner.fence,
-            lease,
-            step,
-        }
+        Renewal { id: self.inner.id.clone(), fence: self.inner.fence, lease, step }
     }
 
     pub(super) async fn renew(&self, renewal: &Renewal) -> Result<Timestamp, Error> {
@@ -257,10 +235,7 @@ impl Context {
         let limits = self.shared().settings.limits();
         limits.check_step(&step.name, &step.result, self.steps().len())?;
         let renewal = self.renewal(Some(step.clone()));
-        let stored = self
-            .shared()
-            .patiently(|| self.shared().store.renew(&renewal))
-            .await;
+        let stored = self.shared().patiently(|| self.shared().store.renew(&renewal)).await;
         match stored {
             Ok(_) => self.steps().push(step),
             Err(error) => {
@@ -275,10 +250,7 @@ impl Context {
 
     fn steps(&self) -> MutexGuard<'_, Vec<Step>> {
         // Nothing panics while it holds the lock.
-        self.inner
-            .steps
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.inner.steps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

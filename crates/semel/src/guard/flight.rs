@@ -43,11 +43,7 @@ impl Flights {
         }
         waiting.waiters += 1;
         let flight = Arc::clone(waiting.flights.entry(id.clone()).or_default());
-        Some(Seat {
-            flights: self,
-            id: id.clone(),
-            flight,
-        })
+        Some(Seat { flights: self, id: id.clone(), flight })
     }
 
     /// Wakes every caller that waits for this key.
@@ -66,9 +62,7 @@ impl Flights {
 
 impl fmt::Debug for Flights {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Flights")
-            .field("waiters", &self.waiting().waiters)
-            .finish()
+        f.debug_struct("Flights").field("waiters", &self.waiting().waiters).finish()
     }
 }
 

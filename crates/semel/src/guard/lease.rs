@@ -46,21 +46,11 @@ async fn end<L>(
         Ok(Ending::ClaimLost) => winner(context).await,
         Ok(Ending::NotApplied { live }) => {
             context.observe(Event::NotApplied);
-            release(
-                context,
-                ReleaseVerdict::NotApplied,
-                Executed::NotApplied { live },
-            )
-            .await
+            release(context, ReleaseVerdict::NotApplied, Executed::NotApplied { live }).await
         }
         Ok(Ending::Unknown { detail, live }) => {
             context.observe(Event::Unknown);
-            release(
-                context,
-                ReleaseVerdict::Unknown(detail),
-                Executed::Unknown { live },
-            )
-            .await
+            release(context, ReleaseVerdict::Unknown(detail), Executed::Unknown { live }).await
         }
         Err(panic) => {
             context.observe(Event::Unknown);
@@ -76,17 +66,15 @@ async fn end<L>(
 
 async fn complete<L>(context: &Context, outcome: Outcome, live: L) -> Result<Executed<L>, Error> {
     let shared = context.shared();
-    shared
-        .settings
-        .limits()
-        .check_outcome(&outcome)
-        .map_err(Error::with_outcome_unknown)?;
+    if let Err(error) = shared.settings.limits().check_outcome(&outcome) {
+        // The effect has happened and cannot be recorded: said at once, not left to the lease.
+        let verdict = ReleaseVerdict::Unknown(error.to_string());
+        let lost = release(context, verdict, ()).await.err();
+        return Err(lost.unwrap_or(error.with_outcome_unknown()));
+    }
     failpoint::pass("before_complete");
     let completion = context.completion(outcome);
-    match shared
-        .patiently(|| shared.store.complete(&completion))
-        .await
-    {
+    match shared.patiently(|| shared.store.complete(&completion)).await {
         Ok(expires_at) => {
             failpoint::pass("after_complete");
             context.observe(Event::Completed);
@@ -106,11 +94,7 @@ async fn release<T: OrWinner>(
     answer: T,
 ) -> Result<T, Error> {
     let shared = context.shared();
-    let release = Release {
-        id: context.id().clone(),
-        fence: context.fence(),
-        verdict,
-    };
+    let release = Release { id: context.id().clone(), fence: context.fence(), verdict };
     match shared.patiently(|| shared.store.release(&release)).await {
         Err(error) if error.kind() == ErrorKind::ClaimLost => {
             context.observe(Event::ClaimLost);
@@ -124,39 +108,24 @@ async fn release<T: OrWinner>(
 async fn winner<L>(context: &Context) -> Result<Executed<L>, Error> {
     context.observe(Event::ClaimLost);
     let (outcome, expires_at) = find_winner(context).await?;
-    Ok(Executed::Replayed {
-        outcome,
-        expires_at,
-    })
+    Ok(Executed::Replayed { outcome, expires_at })
 }
 
 async fn find_winner(context: &Context) -> Result<(Outcome, Timestamp), Error> {
     let shared = context.shared();
     let record = shared.patiently(|| shared.store.get(context.id())).await;
     match record.map_err(Error::with_outcome_unknown)? {
-        Some(Record { fingerprint, .. }) if fingerprint != context.fingerprint() => Err(
-            outcome_unknown("the claim was lost and the key has another payload by now"),
-        ),
-        Some(Record {
-            state:
-                State::Completed {
-                    outcome,
-                    expires_at,
-                    ..
-                },
-            ..
-        }) => Ok((outcome, expires_at)),
-        Some(Record {
-            state: State::InProgress { .. },
-            ..
-        }) => Err(in_flight(shared.settings.retry_after).with_outcome_unknown()),
-        Some(Record {
-            state: State::Held(hold),
-            ..
-        }) => Err(outcome_unknown(&hold.detail)),
-        Some(_) | None => Err(outcome_unknown(
-            "the claim was lost and no other has finished",
-        )),
+        Some(Record { fingerprint, .. }) if fingerprint != context.fingerprint() => {
+            Err(outcome_unknown("the claim was lost and the key has another payload by now"))
+        }
+        Some(Record { state: State::Completed { outcome, expires_at, .. }, .. }) => {
+            Ok((outcome, expires_at))
+        }
+        Some(Record { state: State::InProgress { .. }, .. }) => {
+            Err(in_flight(shared.settings.retry_after).with_outcome_unknown())
+        }
+        Some(Record { state: State::Held(hold), .. }) => Err(outcome_unknown(&hold.detail)),
+        Some(_) | None => Err(outcome_unknown("the claim was lost and no other has finished")),
     }
 }
 
@@ -167,10 +136,7 @@ trait OrWinner: Sized {
 
 impl<L> OrWinner for Executed<L> {
     fn or_winner(self, winner: Result<(Outcome, Timestamp), Error>) -> Result<Self, Error> {
-        winner.map(|(outcome, expires_at)| Self::Replayed {
-            outcome,
-            expires_at,
-        })
+        winner.map(|(outcome, expires_at)| Self::Replayed { outcome, expires_at })
     }
 }
 
@@ -224,8 +190,7 @@ impl Shared {
                 Err(error) if error.kind() == ErrorKind::Unavailable => error,
                 answer => return answer,
             };
-            self.observer
-                .event(&Event::StoreError { kind: error.kind() });
+            self.observer.event(&Event::StoreError { kind: error.kind() });
             if self.clock.now() >= deadline {
                 return Err(error);
             }

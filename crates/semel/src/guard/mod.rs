@@ -32,8 +32,9 @@ use crate::scope::{Operation, RecordId, Tenant};
 use crate::settings::{Settings, Wait};
 use crate::store::{ClaimRequest, Claimed, Store};
 
-/// How often one claim is sent before the store counts as unreachable. Each attempt carries the
-/// same nonce, so an attempt whose answer was lost does not stand in the way of the next.
+/// How often one claim is sent before the store counts as unreachable, within
+/// [`Settings::store_patience`]. Each attempt carries the same nonce, so an attempt whose answer
+/// was lost does not stand in the way of the next.
 const CLAIM_ATTEMPTS: u32 = 3;
 
 /// Runs handlers so that retried work takes effect once, for one kind of operation.
@@ -161,11 +162,7 @@ impl Guard {
     #[must_use]
     pub fn record_id(&self, tenant: &Tenant, key: &Key) -> RecordId {
         let operation = self.shared.operation.clone();
-        RecordId {
-            tenant: tenant.clone(),
-            operation,
-            key: key.clone(),
-        }
+        RecordId { tenant: tenant.clone(), operation, key: key.clone() }
     }
 
     /// The door's form of [`Guard::run`]: outcomes are bytes, and the first caller's answer is
@@ -198,21 +195,11 @@ impl Guard {
         failpoint::pass("before_claim");
         let granted = self.shared.claim_or_wait(&id, fingerprint).await?;
         match granted {
-            Granted::Replay {
-                outcome,
-                expires_at,
-            } => {
+            Granted::Replay { outcome, expires_at } => {
                 self.shared.observer.event(&Event::Replayed);
-                Ok(Executed::Replayed {
-                    outcome,
-                    expires_at,
-                })
+                Ok(Executed::Replayed { outcome, expires_at })
             }
-            Granted::Claim {
-                fence,
-                steps,
-                attempts,
-            } => {
+            Granted::Claim { fence, steps, attempts } => {
                 failpoint::pass("after_claim");
                 self.shared.observer.event(&Event::Claimed { attempts });
                 let context = Context::new(self, id, fingerprint, fence, steps, attempts);
@@ -224,15 +211,8 @@ impl Guard {
 
 /// What a claim gave.
 enum Granted {
-    Claim {
-        fence: Fence,
-        steps: Vec<Step>,
-        attempts: u32,
-    },
-    Replay {
-        outcome: Outcome,
-        expires_at: Timestamp,
-    },
+    Claim { fence: Fence, steps: Vec<Step>, attempts: u32 },
+    Replay { outcome: Outcome, expires_at: Timestamp },
 }
 
 impl Shared {
@@ -281,28 +261,27 @@ impl Shared {
             nonce,
             lease: self.settings.lease,
             lost_leases_max: self.settings.lost_leases_max,
-            key_age_max: self
-                .settings
-                .refuse_old_keys
-                .then_some(self.settings.retention),
+            key_age_max: self.settings.refuse_old_keys.then_some(self.settings.retention),
             takeover: None,
         }
     }
 
     /// Sends a claim until it is answered, always with the same nonce.
     async fn claim(&self, request: &ClaimRequest) -> Result<Claimed, Error> {
+        let started = self.clock.now();
         let mut attempt = 1;
         loop {
-            match self.store.claim(request).await {
-                Err(error) if attempt < CLAIM_ATTEMPTS && error.is_retryable() => {
-                    self.observer
-                        .event(&Event::StoreError { kind: error.kind() });
+            let claimed = self.store.claim(request).await;
+            let again = attempt < CLAIM_ATTEMPTS
+                && self.clock.now().since(started) < self.settings.store_patience;
+            match claimed {
+                Err(error) if again && error.is_retryable() => {
+                    self.observer.event(&Event::StoreError { kind: error.kind() });
                     self.clock.sleep(self.look_pause(attempt)).await;
                     attempt += 1;
                 }
                 Err(error) => {
-                    self.observer
-                        .event(&Event::StoreError { kind: error.kind() });
+                    self.observer.event(&Event::StoreError { kind: error.kind() });
                     return Err(error);
                 }
                 Ok(claimed) => return Ok(claimed),
@@ -312,26 +291,11 @@ impl Shared {
 
     fn decide(&self, claimed: Claimed) -> Result<Granted, Error> {
         let error = match claimed {
-            Claimed::Acquired {
-                fence,
-                steps,
-                attempts,
-                ..
-            } => {
-                return Ok(Granted::Claim {
-                    fence,
-                    steps,
-                    attempts,
-                });
+            Claimed::Acquired { fence, steps, attempts, .. } => {
+                return Ok(Granted::Claim { fence, steps, attempts });
             }
-            Claimed::Completed {
-                outcome,
-                expires_at,
-            } => {
-                return Ok(Granted::Replay {
-                    outcome,
-                    expires_at,
-                });
+            Claimed::Completed { outcome, expires_at } => {
+                return Ok(Granted::Replay { outcome, expires_at });
             }
             Claimed::Absent => Error::new(ErrorKind::Corrupt, "a store answered a claim `absent`"),
             Claimed::Held(hold) => outcome_unknown(&hold.detail),
@@ -373,9 +337,7 @@ fn outcome_unknown(detail: &str) -> Error {
 
 impl Clone for Guard {
     fn clone(&self) -> Self {
-        Self {
-            shared: Arc::clone(&self.shared),
-        }
+        Self { shared: Arc::clone(&self.shared) }
     }
 }
 

@@ -196,26 +196,17 @@ impl Guard {
         let max = self.settings().outcome_bytes_max;
         let work = |context| async move { ending_of(handler(context).await, max) };
         match self.execute(tenant, key, fingerprint, work).await? {
-            Executed::Fresh { live, expires_at } => Ok(Answer {
-                value: live?,
-                replayed: false,
-                expires_at,
-            }),
+            Executed::Fresh { live, expires_at } => {
+                Ok(Answer { value: live?, replayed: false, expires_at })
+            }
             Executed::NotApplied { live } | Executed::Unknown { live } => {
                 // A handler that returned a value always ends in `Fresh`.
                 let unexpected = || Error::new(ErrorKind::OutcomeUnknown, "the value was lost");
                 Err(live.err().unwrap_or_else(unexpected))
             }
-            Executed::Replayed {
-                outcome,
-                expires_at,
-            } => {
+            Executed::Replayed { outcome, expires_at } => {
                 let value = value_of(outcome)?;
-                Ok(Answer {
-                    value,
-                    replayed: true,
-                    expires_at,
-                })
+                Ok(Answer { value, replayed: true, expires_at })
             }
         }
     }
@@ -224,24 +215,15 @@ impl Guard {
 fn ending_of<T: Serialize>(result: Result<T, Failure>, max: usize) -> Ending<Result<T, Error>> {
     match result {
         Ok(value) => match Outcome::json(Verdict::Succeeded, &value) {
-            Ok(outcome) => Ending::Completed {
-                outcome: fitting(outcome, max),
-                live: Ok(value),
-            },
+            Ok(outcome) => Ending::Completed { outcome: fitting(outcome, max), live: Ok(value) },
             Err(error) => {
                 let error = error.with_outcome_unknown();
-                Ending::Unknown {
-                    detail: error.to_string(),
-                    live: Err(error),
-                }
+                Ending::Unknown { detail: error.to_string(), live: Err(error) }
             }
         },
         Err(Failure::Final(outcome)) => {
             let live = Err(Error::refused(outcome.clone()));
-            Ending::Completed {
-                outcome: fitting(outcome, max),
-                live,
-            }
+            Ending::Completed { outcome: fitting(outcome, max), live }
         }
         Err(Failure::NotApplied(cause)) => {
             let message = "the handler proved that nothing happened; the key is free again";
@@ -251,10 +233,7 @@ fn ending_of<T: Serialize>(result: Result<T, Failure>, max: usize) -> Ending<Res
         Err(Failure::Unknown(cause)) => {
             let message = format!("the handler failed and its effect is unknown: {cause}");
             let error = Error::new(ErrorKind::OutcomeUnknown, message).with_source(cause);
-            Ending::Unknown {
-                detail: error.to_string(),
-                live: Err(error),
-            }
+            Ending::Unknown { detail: error.to_string(), live: Err(error) }
         }
     }
 }
@@ -265,12 +244,7 @@ fn fitting(outcome: Outcome, max: usize) -> Outcome {
         return outcome;
     }
     let (head, body) = (Bytes::new(), Bytes::new());
-    Outcome {
-        verdict: outcome.verdict,
-        format: TOMBSTONE.to_owned(),
-        head,
-        body,
-    }
+    Outcome { verdict: outcome.verdict, format: TOMBSTONE.to_owned(), head, body }
 }
 
 fn value_of<T: DeserializeOwned>(outcome: Outcome) -> Result<T, Error> {

@@ -33,17 +33,9 @@ impl Bench {
     pub(crate) fn new() -> Self {
         let clock = ManualClock::new();
         let memory = MemoryStore::with_clock(Arc::new(clock.clone()));
-        let store = FaultyStore {
-            inner: memory,
-            faults: Mutex::default(),
-            calls: Mutex::default(),
-        };
-        Self {
-            clock,
-            store: Arc::new(store),
-            gate: Gate::default(),
-            events: Arc::default(),
-        }
+        let store =
+            FaultyStore { inner: memory, faults: Mutex::default(), calls: Mutex::default() };
+        Self { clock, store: Arc::new(store), gate: Gate::default(), events: Arc::default() }
     }
 
     pub(crate) fn builder(&self, effect: Effect) -> GuardBuilder<Operation, Effect> {
@@ -53,9 +45,7 @@ impl Bench {
             .unwrap()
             .effect(effect)
             .clock(Arc::new(self.clock.clone()))
-            .observer(Arc::new(move |event: &Event| {
-                events.lock().unwrap().push(*event)
-            }))
+            .observer(Arc::new(move |event: &Event| events.lock().unwrap().push(*event)))
     }
 
     pub(crate) fn guard(&self, effect: Effect) -> Guard {
@@ -74,11 +64,7 @@ pub(crate) struct Gate(Arc<Mutex<HashSet<&'static str>>>);
 impl Gate {
     pub(crate) async fn pass(&self, name: &'static str) {
         poll_fn(|_| {
-            if self.0.lock().unwrap().contains(name) {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
-            }
+            if self.0.lock().unwrap().contains(name) { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }
@@ -95,10 +81,7 @@ pub(crate) struct Task<'a, T> {
 }
 
 pub(crate) fn start<'a, T>(future: impl Future<Output = T> + 'a) -> Task<'a, T> {
-    Task {
-        future: Box::pin(future),
-        output: None,
-    }
+    Task { future: Box::pin(future), output: None }
 }
 
 pub(crate) trait Pollable {
@@ -108,10 +91,8 @@ pub(crate) trait Pollable {
 impl<T> Pollable for Task<'_, T> {
     fn poll(&mut self) {
         if self.output.is_none()
-            && let Poll::Ready(output) = self
-                .future
-                .as_mut()
-                .poll(&mut Context::from_waker(Waker::noop()))
+            && let Poll::Ready(output) =
+                self.future.as_mut().poll(&mut Context::from_waker(Waker::noop()))
         {
             self.output = Some(output);
         }
