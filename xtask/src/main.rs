@@ -2,15 +2,8 @@
 //!
 //! Exit codes: 0 all is well, 1 something failed, 2 the command line was wrong.
 
-#![allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "talking to a person is the job"
-)]
-#![allow(
-    clippy::disallowed_methods,
-    reason = "real processes are watched with the real clock"
-)]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "talking to a person is the job")]
+#![allow(clippy::disallowed_methods, reason = "real processes are watched with the real clock")]
 
 mod bench;
 mod process;
@@ -110,13 +103,7 @@ fn dispatch(arguments: &[String]) -> Result<(), Failure> {
 
 fn usage() -> String {
     let mut text = "usage: cargo xtask COMMAND\n".to_owned();
-    for Command {
-        name,
-        arguments,
-        about,
-        ..
-    } in &COMMANDS
-    {
+    for Command { name, arguments, about, .. } in &COMMANDS {
         text += &format!("\n  {:<52}{about}", format!("{name} {arguments}"));
     }
     text
@@ -142,11 +129,7 @@ mod tests {
     fn every_command_refuses_an_argument_that_it_does_not_know() {
         for command in &COMMANDS {
             let refused = dispatch(&words(&format!("{} --no-such-flag", command.name)));
-            assert!(
-                matches!(refused, Err(Failure::Usage(_))),
-                "{}",
-                command.name
-            );
+            assert!(matches!(refused, Err(Failure::Usage(_))), "{}", command.name);
         }
     }
 

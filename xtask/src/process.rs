@@ -8,9 +8,7 @@ use std::sync::OnceLock;
 /// system only knows it as a deleted file.
 pub(crate) fn own_program() -> PathBuf {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM
-        .get_or_init(|| std::env::current_exe().unwrap_or_else(|_| "xtask".into()))
-        .clone()
+    PROGRAM.get_or_init(|| std::env::current_exe().unwrap_or_else(|_| "xtask".into())).clone()
 }
 
 /// The workspace's root folder: where the `xtask` crate lies, one up.
@@ -18,9 +16,7 @@ pub(crate) fn root() -> PathBuf {
     // Cargo sets the variable for `cargo run`; the compile-time value serves a copied binary.
     let manifest = std::env::var_os("CARGO_MANIFEST_DIR");
     let manifest = manifest.map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
-    manifest
-        .parent()
-        .map_or_else(|| PathBuf::from("."), Path::to_path_buf)
+    manifest.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)
 }
 
 /// The folder for build products.
@@ -31,41 +27,29 @@ pub(crate) fn target() -> PathBuf {
 /// The cargo that runs us, in the workspace's root.
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command
-        .args(arguments)
-        .current_dir(root())
-        .stdin(Stdio::null());
+    command.args(arguments).current_dir(root()).stdin(Stdio::null());
     // What cargo tells us about this crate must not leak into the build of others.
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("CARGO_PKG_") {
             command.env_remove(name);
         }
     }
-    command
-        .env_remove("CARGO_MANIFEST_DIR")
-        .env_remove("CARGO_MANIFEST_PATH");
+    command.env_remove("CARGO_MANIFEST_DIR").env_remove("CARGO_MANIFEST_PATH");
     command
 }
 
 /// A program on `PATH`, if it is there.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let folders = std::env::var_os("PATH")?;
-    std::env::split_paths(&folders)
-        .map(|folder| folder.join(program))
-        .find(|path| path.is_file())
+    std::env::split_paths(&folders).map(|folder| folder.join(program)).find(|path| path.is_file())
 }
 
 /// Runs a command whose output goes to our own; an error says how it ended.
 pub(crate) fn run(command: &mut Command) -> Result<(), String> {
     let name = name_of(command);
-    let status = command
-        .status()
-        .map_err(|error| format!("`{name}` could not be started: {error}"))?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(format!("`{name}` failed ({status})"))
-    }
+    let status =
+        command.status().map_err(|error| format!("`{name}` could not be started: {error}"))?;
+    if status.success() { Ok(()) } else { Err(format!("`{name}` failed ({status})")) }
 }
 
 /// Runs a command and returns what it printed; an error carries the end of its error output.
@@ -76,19 +60,9 @@ pub(crate) fn output(command: &mut Command) -> Result<String, String> {
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    let said = if output.stderr.is_empty() {
-        &output.stdout
-    } else {
-        &output.stderr
-    };
+    let said = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
     let said = String::from_utf8_lossy(said);
-    let last = said
-        .trim()
-        .lines()
-        .last()
-        .unwrap_or("it said nothing")
-        .trim()
-        .to_owned();
+    let last = said.trim().lines().last().unwrap_or("it said nothing").trim().to_owned();
     Err(format!("`{name}` failed ({}): {last}", output.status))
 }
 
@@ -96,15 +70,9 @@ fn name_of(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     let words = words.map(|word| word.to_string_lossy());
     let program = |word: &str| word.rsplit('/').next().unwrap_or(word).to_owned();
-    words
-        .enumerate()
-        .fold(String::new(), |line, (index, word)| {
-            if index == 0 {
-                program(&word)
-            } else {
-                format!("{line} {word}")
-            }
-        })
+    words.enumerate().fold(String::new(), |line, (index, word)| {
+        if index == 0 { program(&word) } else { format!("{line} {word}") }
+    })
 }
 
 #[cfg(test)]

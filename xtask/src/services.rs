@@ -54,9 +54,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
         match SERVICES.iter().find(|service| service.name == argument) {
             Some(service) => wanted.push(service),
             None => {
-                return Err(Failure::Usage(suggest::unknown(
-                    "service", argument, &names,
-                )));
+                return Err(Failure::Usage(suggest::unknown("service", argument, &names)));
             }
         }
     }
@@ -68,9 +66,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGINT);
     signals.add(Signal::SIGTERM);
-    signals
-        .thread_block()
-        .map_err(|error| format!("signals cannot be waited for: {error}"))?;
+    signals.thread_block().map_err(|error| format!("signals cannot be waited for: {error}"))?;
 
     let scratch = scratch::Scratch::new("semel-services")?;
     let mut running = Vec::new();

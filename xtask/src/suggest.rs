@@ -2,17 +2,12 @@
 
 /// A sentence about an unknown word, with the nearest known one if there is a near one.
 pub(crate) fn unknown(what: &str, word: &str, known: &[&str]) -> String {
-    let nearest = known
-        .iter()
-        .min_by_key(|candidate| distance(word, candidate));
+    let nearest = known.iter().min_by_key(|candidate| distance(word, candidate));
     match nearest {
         Some(nearest) if distance(word, nearest) <= nearest.len().div_ceil(3) => {
             format!("there is no {what} `{word}`; did you mean `{nearest}`?")
         }
-        _ => format!(
-            "there is no {what} `{word}`; there are: {}",
-            known.join(", ")
-        ),
+        _ => format!("there is no {what} `{word}`; there are: {}", known.join(", ")),
     }
 }
 
@@ -27,18 +22,13 @@ fn distance(left: &str, right: &str) -> usize {
             } else {
                 let differs = usize::from(left[row - 1] != right[column - 1]);
                 let replaced = table[row - 1][column - 1] + differs;
-                let cheapest = replaced
-                    .min(table[row - 1][column] + 1)
-                    .min(table[row][column - 1] + 1);
+                let cheapest =
+                    replaced.min(table[row - 1][column] + 1).min(table[row][column - 1] + 1);
                 let swapped = row > 1
                     && column > 1
                     && left[row - 1] == right[column - 2]
                     && left[row - 2] == right[column - 1];
-                if swapped {
-                    cheapest.min(table[row - 2][column - 2] + 1)
-                } else {
-                    cheapest
-                }
+                if swapped { cheapest.min(table[row - 2][column - 2] + 1) } else { cheapest }
             };
         }
     }

@@ -32,31 +32,15 @@ impl Verdict {
 }
 
 pub(crate) const SUITES: [Suite; 6] = [
-    Suite {
-        name: "fmt",
-        about: "the formatting of all Rust code",
-        run: rust::fmt,
-    },
-    Suite {
-        name: "clippy",
-        about: "lints, as errors",
-        run: rust::clippy,
-    },
-    Suite {
-        name: "tidy",
-        about: "the rules that no compiler checks",
-        run: rust::tidy,
-    },
+    Suite { name: "fmt", about: "the formatting of all Rust code", run: rust::fmt },
+    Suite { name: "clippy", about: "lints, as errors", run: rust::clippy },
+    Suite { name: "tidy", about: "the rules that no compiler checks", run: rust::tidy },
     Suite {
         name: "cargo-test",
         about: "unit, integration and documentation tests",
         run: rust::test,
     },
-    Suite {
-        name: "doc",
-        about: "the documentation, warnings as errors",
-        run: rust::doc,
-    },
+    Suite { name: "doc", about: "the documentation, warnings as errors", run: rust::doc },
     Suite {
         name: "flask-storm",
         about: "duplicate storms on the Flask example under gunicorn, behind `semel proxy`",

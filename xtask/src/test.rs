@@ -24,30 +24,16 @@ struct Report {
 /// `cargo xtask test [--require all|NAME,…] [--only NAME,…]`.
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     let wish = parse(arguments)?;
-    let chosen = SUITES
-        .iter()
-        .filter(|it| wish.only.is_empty() || wish.only.contains(&it.name));
+    let chosen = SUITES.iter().filter(|it| wish.only.is_empty() || wish.only.contains(&it.name));
     let chosen: Vec<&Suite> = chosen.collect();
     let mut reports = Vec::new();
     for (index, suite) in chosen.iter().enumerate() {
-        println!(
-            "\n==> suite {} of {}: {} ({})",
-            index + 1,
-            chosen.len(),
-            suite.name,
-            suite.about
-        );
+        println!("\n==> suite {} of {}: {} ({})", index + 1, chosen.len(), suite.name, suite.about);
         reports.push(run_one(suite, &wish));
     }
     print!("{}", summary(&reports));
-    let all_is_well = reports
-        .iter()
-        .all(|it| !matches!(it.verdict, Verdict::Failed(_)));
-    if all_is_well {
-        Ok(())
-    } else {
-        Err(Failure::Failed)
-    }
+    let all_is_well = reports.iter().all(|it| !matches!(it.verdict, Verdict::Failed(_)));
+    if all_is_well { Ok(()) } else { Err(Failure::Failed) }
 }
 
 fn run_one(suite: &Suite, wish: &Wish) -> Report {
@@ -63,11 +49,7 @@ fn run_one(suite: &Suite, wish: &Wish) -> Report {
         Verdict::Failed(why) => println!("    {} FAILED: {why}", suite.name),
         Verdict::Skipped { why, .. } => println!("    {} skipped: {why}", suite.name),
     }
-    Report {
-        name: suite.name,
-        verdict,
-        took: started.elapsed(),
-    }
+    Report { name: suite.name, verdict, took: started.elapsed() }
 }
 
 fn parse(arguments: &[String]) -> Result<Wish, Failure> {
@@ -87,9 +69,7 @@ fn parse(arguments: &[String]) -> Result<Wish, Failure> {
             }
         };
         let Some(value) = value.or_else(|| arguments.next().cloned()) else {
-            return Err(Failure::Usage(format!(
-                "{flag} needs the names of suites, or `all`"
-            )));
+            return Err(Failure::Usage(format!("{flag} needs the names of suites, or `all`")));
         };
         for name in value.split(',') {
             list.extend(suites_called(name)?);
@@ -112,12 +92,7 @@ fn suites_called(name: &str) -> Result<Vec<&'static str>, Failure> {
 fn summary(reports: &[Report]) -> String {
     let mut text = format!("\n{:<14}{:<10}{:>8}\n", "suite", "result", "seconds");
     let mut counts = [0; 3];
-    for Report {
-        name,
-        verdict,
-        took,
-    } in reports
-    {
+    for Report { name, verdict, took } in reports {
         let (column, word) = match verdict {
             Verdict::Passed => (0, "passed"),
             Verdict::Failed(_) => (1, "FAILED"),
@@ -144,22 +119,14 @@ mod tests {
     use super::*;
 
     fn parsed(line: &str) -> Result<Wish, Failure> {
-        parse(
-            &line
-                .split_whitespace()
-                .map(str::to_owned)
-                .collect::<Vec<_>>(),
-        )
+        parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
     }
 
     #[test]
     fn require_all_means_every_suite() {
         let wish = parsed("--require all").unwrap();
         assert_eq!(wish.require.len(), SUITES.len());
-        assert_eq!(
-            parsed("--require=fmt,tidy").unwrap().require,
-            ["fmt", "tidy"]
-        );
+        assert_eq!(parsed("--require=fmt,tidy").unwrap().require, ["fmt", "tidy"]);
     }
 
     #[test]
@@ -173,15 +140,8 @@ mod tests {
 
     #[test]
     fn a_required_suite_that_cannot_run_fails() {
-        let skips = || Verdict::Skipped {
-            why: "no server".to_owned(),
-            way: "get one".to_owned(),
-        };
-        let suite = Suite {
-            name: "fmt",
-            about: "",
-            run: skips,
-        };
+        let skips = || Verdict::Skipped { why: "no server".to_owned(), way: "get one".to_owned() };
+        let suite = Suite { name: "fmt", about: "", run: skips };
         let free = run_one(&suite, &Wish::default());
         assert!(matches!(free.verdict, Verdict::Skipped { .. }));
         let bound = run_one(&suite, &parsed("--require fmt").unwrap());
@@ -190,28 +150,14 @@ mod tests {
 
     #[test]
     fn the_summary_names_what_was_skipped_and_ends_with_the_counts() {
-        let verdict = Verdict::Skipped {
-            why: "no redis".to_owned(),
-            way: "install it".to_owned(),
-        };
+        let verdict = Verdict::Skipped { why: "no redis".to_owned(), way: "install it".to_owned() };
         let reports = [
-            Report {
-                name: "fmt",
-                verdict: Verdict::Passed,
-                took: Duration::ZERO,
-            },
-            Report {
-                name: "flask-storm",
-                verdict,
-                took: Duration::ZERO,
-            },
+            Report { name: "fmt", verdict: Verdict::Passed, took: Duration::ZERO },
+            Report { name: "flask-storm", verdict, took: Duration::ZERO },
         ];
         let text = summary(&reports);
         assert!(text.contains("skipped: flask-storm: no redis"), "{text}");
         assert!(text.contains("to get it: install it"), "{text}");
-        assert!(
-            text.ends_with("\n1 passed, 0 failed, 1 skipped\n"),
-            "{text}"
-        );
+        assert!(text.ends_with("\n1 passed, 0 failed, 1 skipped\n"), "{text}");
     }
 }

@@ -25,13 +25,7 @@ struct Violation {
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            path,
-            line,
-            what,
-            rule,
-            way_out,
-        } = self;
+        let Self { path, line, what, rule, way_out } = self;
         write!(f, "{path}:{line}: {what}; {rule}; {way_out}")
     }
 }

@@ -23,20 +23,14 @@ impl Guardian {
             .spawn()
             .map_err(|error| format!("the {service} service cannot be started: {error}"))?;
         let stdin = child.stdin.take();
-        let mut guardian = Self {
-            child,
-            stdin,
-            url: String::new(),
-        };
+        let mut guardian = Self { child, stdin, url: String::new() };
         // The child bounds its own start, so this read ends: with a URL, or with the child.
         if let Some(stdout) = guardian.child.stdout.take() {
             let first = BufReader::new(stdout).lines().next();
             guardian.url = first.and_then(Result::ok).unwrap_or_default();
         }
         if guardian.url.is_empty() {
-            return Err(format!(
-                "the {service} service did not come up; it says why above"
-            ));
+            return Err(format!("the {service} service did not come up; it says why above"));
         }
         Ok(guardian)
     }

@@ -29,23 +29,14 @@ pub(super) fn start(folder: &Path) -> Result<Box<dyn Server>, String> {
     }
     let log = std::fs::read_to_string(folder.join("redis.log")).unwrap_or_default();
     let log = log.lines().last().unwrap_or("its log is empty");
-    Err(format!(
-        "redis-server does not start: {last}; its log ends with: {log}"
-    ))
+    Err(format!("redis-server does not start: {last}; its log ends with: {log}"))
 }
 
 fn spawn(folder: &Path) -> Result<Redis, String> {
     let port = free_port().map_err(|error| format!("no port is free on 127.0.0.1: {error}"))?;
     let child = Command::new("redis-server")
         .args(["--bind", "127.0.0.1", "--port", &port.to_string()])
-        .args([
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-            "--maxmemory-policy",
-            "noeviction",
-        ])
+        .args(["--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction"])
         .args(["--daemonize", "no", "--logfile", "redis.log", "--dir"])
         .arg(folder)
         .current_dir(folder)
@@ -58,9 +49,7 @@ fn spawn(folder: &Path) -> Result<Redis, String> {
 }
 
 fn free_port() -> std::io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
-        .local_addr()?
-        .port())
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
 impl Redis {

@@ -18,10 +18,7 @@ pub(super) fn run() -> Verdict {
         Ok(venv) => venv,
         Err(why) => {
             let way = "apt-get install python3-venv, and let pip reach its package index";
-            return Verdict::Skipped {
-                why,
-                way: way.to_owned(),
-            };
+            return Verdict::Skipped { why, way: way.to_owned() };
         }
     };
     Verdict::of(storm(&venv))
@@ -31,20 +28,11 @@ fn storm(venv: &Path) -> Result<(), String> {
     let redis = Guardian::start("redis")?;
     let features = format!("{FEATURES},semel-cli/test-services");
     // The whole workspace, so that the crates built for the other tests are used again.
-    let test = [
-        "test",
-        "--workspace",
-        "--test",
-        "flask_storm",
-        "--features",
-        &features,
-    ];
+    let test = ["test", "--workspace", "--test", "flask_storm", "--features", &features];
     // One test at a time: each loads the machine on purpose.
     let alone = ["--", "--test-threads=1", "--nocapture"];
     let mut command = process::cargo(&[&test[..], &alone].concat());
-    command
-        .env("SEMEL_TEST_REDIS_URL", redis.url())
-        .env("SEMEL_TEST_VENV", venv);
+    command.env("SEMEL_TEST_REDIS_URL", redis.url()).env("SEMEL_TEST_VENV", venv);
     process::run(&mut command)
 }
 
@@ -54,10 +42,7 @@ fn missing_server(name: &str) -> Option<Verdict> {
         return None;
     }
     let why = format!("`{}` is not on PATH", service.program);
-    Some(Verdict::Skipped {
-        why,
-        way: service.way.to_owned(),
-    })
+    Some(Verdict::Skipped { why, way: service.way.to_owned() })
 }
 
 /// The virtual environment with the example's requirements, made when it is not there or made
@@ -75,20 +60,9 @@ fn venv() -> Result<PathBuf, String> {
         return Err("`python3` is not on PATH".to_owned());
     }
     println!("    making a virtual environment from {REQUIREMENTS}");
-    process::output(
-        Command::new("python3")
-            .args(["-m", "venv", "--clear"])
-            .arg(&venv),
-    )?;
+    process::output(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv))?;
     let mut pip = Command::new(venv.join("bin/python"));
-    pip.args([
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--requirement",
-    ]);
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"]);
     process::output(pip.arg(&requirements))?;
     // Written last, so that an interrupted installation is not taken for a finished one.
     std::fs::write(&stamp, wanted)

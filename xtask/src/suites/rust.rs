@@ -14,13 +14,7 @@ pub(super) fn fmt() -> Verdict {
 pub(super) fn clippy() -> Verdict {
     missing_component("clippy", "clippy").unwrap_or_else(|| {
         let features = format!("{FEATURES},semel-cli/test-services");
-        let what = [
-            "clippy",
-            "--workspace",
-            "--all-targets",
-            "--features",
-            &features,
-        ];
+        let what = ["clippy", "--workspace", "--all-targets", "--features", &features];
         cargo(&[&what[..], &["--", "-D", "warnings"]].concat())
     })
 }
@@ -44,12 +38,6 @@ fn cargo(arguments: &[&str]) -> Verdict {
 
 fn missing_component(subcommand: &str, component: &str) -> Option<Verdict> {
     let probe = process::output(&mut process::cargo(&[subcommand, "--version"]));
-    let why = format!(
-        "the Rust component `{component}` is missing ({})",
-        probe.err()?
-    );
-    Some(Verdict::Skipped {
-        why,
-        way: format!("rustup component add {component}"),
-    })
+    let why = format!("the Rust component `{component}` is missing ({})", probe.err()?);
+    Some(Verdict::Skipped { why, way: format!("rustup component add {component}") })
 }

@@ -6,11 +6,7 @@
 /// The source with comments and the insides of literals replaced by spaces.
 pub(super) fn blank(source: &str) -> String {
     let chars: Vec<char> = source.chars().collect();
-    let mut scanner = Scanner {
-        chars: &chars,
-        at: 0,
-        out: String::with_capacity(source.len()),
-    };
+    let mut scanner = Scanner { chars: &chars, at: 0, out: String::with_capacity(source.len()) };
     while scanner.at < chars.len() {
         scanner.step();
     }
@@ -42,9 +38,7 @@ impl Scanner<'_> {
     /// Whether the character before belongs to the same word; `br` and `cr` start literals, too.
     fn is_in_a_word(&self) -> bool {
         let is_word = |index: usize| {
-            self.chars
-                .get(index)
-                .is_some_and(|it| it.is_alphanumeric() || *it == '_')
+            self.chars.get(index).is_some_and(|it| it.is_alphanumeric() || *it == '_')
         };
         match self.at.checked_sub(1) {
             Some(before) if matches!(self.chars[before], 'b' | 'c') => {
@@ -109,10 +103,7 @@ impl Scanner<'_> {
     }
 
     fn raw_string(&mut self) {
-        let hashes = self.chars[self.at + 1..]
-            .iter()
-            .take_while(|it| **it == '#')
-            .count();
+        let hashes = self.chars[self.at + 1..].iter().take_while(|it| **it == '#').count();
         if self.peek(1 + hashes) != Some('"') {
             // A raw identifier such as `r#type`.
             return self.keep();

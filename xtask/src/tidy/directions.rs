@@ -13,9 +13,8 @@ const ENGINE: &str = "semel";
 const LEAVES: [&str; 4] = ["semel-http", "semel-kafka", "semel-stores", "semel-tasks"];
 
 /// What the engine must not bring along, not even through others.
-const KEPT_OUT_OF_THE_ENGINE: [&str; 7] = [
-    "axum", "http", "hyper", "rdkafka", "reqwest", "rusqlite", "tokio",
-];
+const KEPT_OUT_OF_THE_ENGINE: [&str; 7] =
+    ["axum", "http", "hyper", "rdkafka", "reqwest", "rusqlite", "tokio"];
 
 /// librdkafka takes minutes to build: who may depend on it.
 const MAY_USE_RDKAFKA: [&str; 0] = [];
@@ -38,15 +37,9 @@ fn members(metadata: &Value) -> BTreeMap<String, String> {
     let place = |package: &Value| {
         let manifest = text(&package["manifest_path"]);
         let relative = manifest.strip_prefix(&root).unwrap_or(&manifest);
-        (
-            text(&package["name"]),
-            relative.trim_start_matches('/').to_owned(),
-        )
+        (text(&package["name"]), relative.trim_start_matches('/').to_owned())
     };
-    array(&metadata["packages"])
-        .filter(is_member)
-        .map(place)
-        .collect()
+    array(&metadata["packages"]).filter(is_member).map(place).collect()
 }
 
 /// The resolved graph without dev-dependencies. Versions of one package are taken together.
@@ -72,23 +65,13 @@ fn judge(members: &BTreeMap<String, String>, graph: &Graph) -> Vec<Violation> {
     for (package, manifest) in members {
         let mut add = |what: String, rule, way_out| {
             let path = manifest.clone();
-            violations.push(Violation {
-                path,
-                line: 1,
-                what,
-                rule,
-                way_out,
-            });
+            violations.push(Violation { path, line: 1, what, rule, way_out });
         };
         let direct = graph.get(package).cloned().unwrap_or_default();
         for used in direct.iter().filter(|used| members.contains_key(*used)) {
             if package == ENGINE {
                 let rule = "the engine depends on no other crate of the workspace";
-                add(
-                    format!("`{package}` depends on `{used}`"),
-                    rule,
-                    "turn the dependency round",
-                );
+                add(format!("`{package}` depends on `{used}`"), rule, "turn the dependency round");
             } else if LEAVES.contains(&package.as_str()) && used != ENGINE {
                 let rule = "doors and stores depend on `semel` alone";
                 let way_out = "meet in `semel`, or in dev-dependencies";
@@ -97,11 +80,7 @@ fn judge(members: &BTreeMap<String, String>, graph: &Graph) -> Vec<Violation> {
         }
         if direct.contains("rdkafka") && !MAY_USE_RDKAFKA.contains(&package.as_str()) {
             let rule = "librdkafka stays in one crate";
-            add(
-                format!("`{package}` depends on `rdkafka`"),
-                rule,
-                "use that crate's API",
-            );
+            add(format!("`{package}` depends on `rdkafka`"), rule, "use that crate's API");
         }
         if package == ENGINE {
             for banned in reached(graph, ENGINE) {
@@ -146,18 +125,12 @@ mod tests {
         let graph: Graph = edges
             .iter()
             .map(|(name, used)| {
-                (
-                    (*name).to_owned(),
-                    used.iter().map(|name| (*name).to_owned()).collect(),
-                )
+                ((*name).to_owned(), used.iter().map(|name| (*name).to_owned()).collect())
             })
             .collect();
         let members = ["semel", "semel-cli", "semel-http", "semel-stores"];
         let members = members.map(|name| (name.to_owned(), format!("crates/{name}/Cargo.toml")));
-        judge(&members.into(), &graph)
-            .into_iter()
-            .map(|it| it.what)
-            .collect()
+        judge(&members.into(), &graph).into_iter().map(|it| it.what).collect()
     }
 
     #[test]
@@ -180,24 +153,16 @@ mod tests {
 
     #[test]
     fn a_door_knows_no_store_and_the_engine_knows_neither() {
-        let found = judged(&[
-            ("semel-http", &["semel", "semel-stores"]),
-            ("semel", &["semel-http"]),
-        ]);
+        let found =
+            judged(&[("semel-http", &["semel", "semel-stores"]), ("semel", &["semel-http"])]);
         assert_eq!(
             found,
-            [
-                "`semel` depends on `semel-http`",
-                "`semel-http` depends on `semel-stores`"
-            ]
+            ["`semel` depends on `semel-http`", "`semel-http` depends on `semel-stores`"]
         );
     }
 
     #[test]
     fn rdkafka_is_refused_everywhere() {
-        assert_eq!(
-            judged(&[("semel-cli", &["rdkafka"])]),
-            ["`semel-cli` depends on `rdkafka`"]
-        );
+        assert_eq!(judged(&[("semel-cli", &["rdkafka"])]), ["`semel-cli` depends on `rdkafka`"]);
     }
 }

@@ -3,19 +3,11 @@
 use std::path::Path;
 
 /// Folders that hold products, not sources.
-const SKIPPED: [&str; 6] = [
-    ".git",
-    "target",
-    "__pycache__",
-    ".venv",
-    "node_modules",
-    "corpus",
-];
+const SKIPPED: [&str; 6] = [".git", "target", "__pycache__", ".venv", "node_modules", "corpus"];
 
 /// Text that people write here, by the end of the name.
-const KINDS: [&str; 11] = [
-    "js", "json", "lua", "md", "proto", "py", "rs", "sh", "sql", "toml", "yml",
-];
+const KINDS: [&str; 11] =
+    ["js", "json", "lua", "md", "proto", "py", "rs", "sh", "sql", "toml", "yml"];
 
 /// Scripts whose name has no end.
 const SCRIPTS: [&str; 1] = [".ci/run"];
@@ -36,10 +28,7 @@ impl File {
 
     /// Lines with their numbers, from 1.
     pub(super) fn lines(&self) -> impl Iterator<Item = (usize, &str)> {
-        self.text
-            .lines()
-            .enumerate()
-            .map(|(index, line)| (index + 1, line))
+        self.text.lines().enumerate().map(|(index, line)| (index + 1, line))
     }
 
     /// Whether the whole file is a test, an example or a benchmark target.
@@ -61,11 +50,7 @@ fn walk(root: &Path, folder: &str, files: &mut Vec<File>) -> Result<(), String> 
     for entry in std::fs::read_dir(root.join(folder)).map_err(at)? {
         let entry = entry.map_err(at)?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        let path = if folder.is_empty() {
-            name.clone()
-        } else {
-            format!("{folder}/{name}")
-        };
+        let path = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
         let kind = entry.file_type().map_err(at)?;
         if kind.is_dir() && !SKIPPED.contains(&name.as_str()) {
             walk(root, &path, files)?;
@@ -89,20 +74,13 @@ mod tests {
     #[test]
     fn this_very_file_is_found_and_products_are_not() {
         let files = read(&crate::process::root()).unwrap();
-        assert!(
-            files
-                .iter()
-                .any(|file| file.path == "xtask/src/tidy/files.rs")
-        );
+        assert!(files.iter().any(|file| file.path == "xtask/src/tidy/files.rs"));
         assert!(!files.iter().any(|file| file.path.starts_with("target/")));
     }
 
     #[test]
     fn the_kind_is_the_end_of_the_name() {
-        let file = |path: &str| File {
-            path: path.to_owned(),
-            text: String::new(),
-        };
+        let file = |path: &str| File { path: path.to_owned(), text: String::new() };
         assert_eq!(file("a.b/c.rs").kind(), "rs");
         assert_eq!(file(".ci/run").kind(), "");
         assert!(file("crates/semel/tests/a.rs").is_test());

@@ -6,11 +6,7 @@ use super::files::File;
 const COLUMNS_MAX: usize = 100;
 
 /// Words that mark unfinished work. Put together here so that this file keeps its own rule.
-const UNFINISHED: [&str; 3] = [
-    concat!("TO", "DO"),
-    concat!("FIX", "ME"),
-    concat!("XX", "X"),
-];
+const UNFINISHED: [&str; 3] = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")];
 
 /// Where home folders and checkouts lie on somebody's machine.
 const MACHINE_PATHS: [&str; 5] = [
@@ -26,51 +22,25 @@ pub(super) fn check(file: &File) -> Vec<Violation> {
     let is_free = matches!(file.kind(), "json" | "md" | "toml");
     let mut violations = Vec::new();
     let mut add = |line, what: String, rule, way_out| {
-        violations.push(Violation {
-            path: file.path.clone(),
-            line,
-            what,
-            rule,
-            way_out,
-        });
+        violations.push(Violation { path: file.path.clone(), line, what, rule, way_out });
     };
     for (number, line) in file.lines() {
         let columns = line.chars().count();
         if columns > COLUMNS_MAX && !is_free && !line.contains("://") {
             let rule = "a line of code has at most 100 columns";
-            add(
-                number,
-                format!("the line has {columns} columns"),
-                rule,
-                "break it",
-            );
+            add(number, format!("the line has {columns} columns"), rule, "break it");
         }
         if line.ends_with([' ', '\t']) {
             let rule = "lines end with their last word";
-            add(
-                number,
-                "white space at the end of the line".to_owned(),
-                rule,
-                "delete it",
-            );
+            add(number, "white space at the end of the line".to_owned(), rule, "delete it");
         }
         if let Some(word) = UNFINISHED.iter().find(|word| has_word(line, word)) {
             let rule = "unfinished work does not land";
-            add(
-                number,
-                format!("the word {word}"),
-                rule,
-                "finish it or say what is missing",
-            );
+            add(number, format!("the word {word}"), rule, "finish it or say what is missing");
         }
         if let Some(path) = MACHINE_PATHS.iter().find(|path| has_path(line, path)) {
             let rule = "nothing may depend on one machine";
-            add(
-                number,
-                format!("the absolute path `{path}…`"),
-                rule,
-                "use a relative path",
-            );
+            add(number, format!("the absolute path `{path}…`"), rule, "use a relative path");
         }
     }
     violations
@@ -96,14 +66,8 @@ mod tests {
     use super::*;
 
     fn rules(path: &str, text: &str) -> Vec<&'static str> {
-        let file = File {
-            path: path.to_owned(),
-            text: text.to_owned(),
-        };
-        check(&file)
-            .iter()
-            .map(|violation| violation.way_out)
-            .collect()
+        let file = File { path: path.to_owned(), text: text.to_owned() };
+        check(&file).iter().map(|violation| violation.way_out).collect()
     }
 
     #[test]
@@ -127,19 +91,13 @@ mod tests {
 
     #[test]
     fn unfinished_work_is_found_as_a_word_only() {
-        assert_eq!(
-            rules("a.py", &format!("# {}: later", UNFINISHED[0])).len(),
-            1
-        );
+        assert_eq!(rules("a.py", &format!("# {}: later", UNFINISHED[0])).len(), 1);
         assert!(rules("a.py", &format!("A{}X = 1", UNFINISHED[2])).is_empty());
     }
 
     #[test]
     fn a_path_of_a_machine_is_found_and_a_relative_one_is_not() {
-        assert_eq!(
-            rules("a.toml", &format!("path = \"{}me/x\"", MACHINE_PATHS[0])).len(),
-            1
-        );
+        assert_eq!(rules("a.toml", &format!("path = \"{}me/x\"", MACHINE_PATHS[0])).len(), 1);
         assert!(rules("a.toml", &format!("path = \"docs{}me\"", MACHINE_PATHS[0])).is_empty());
     }
 }

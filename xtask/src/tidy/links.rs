@@ -64,17 +64,13 @@ fn has_heading(page: &Path, anchor: &str) -> bool {
         return true;
     }
     let text = std::fs::read_to_string(page).unwrap_or_default();
-    text.lines()
-        .filter(|line| line.starts_with('#'))
-        .any(|line| anchor_of(line) == anchor)
+    text.lines().filter(|line| line.starts_with('#')).any(|line| anchor_of(line) == anchor)
 }
 
 /// A heading's anchor: lower case, spaces as hyphens, punctuation dropped.
 fn anchor_of(heading: &str) -> String {
     let text = heading.trim_start_matches('#').trim().to_lowercase();
-    let kept = text
-        .chars()
-        .filter(|it| it.is_alphanumeric() || matches!(it, ' ' | '-' | '_'));
+    let kept = text.chars().filter(|it| it.is_alphanumeric() || matches!(it, ' ' | '-' | '_'));
     kept.map(|it| if it == ' ' { '-' } else { it }).collect()
 }
 
@@ -83,10 +79,7 @@ mod tests {
     use super::*;
 
     fn page(text: &str) -> File {
-        File {
-            path: "docs/a.md".to_owned(),
-            text: text.to_owned(),
-        }
+        File { path: "docs/a.md".to_owned(), text: text.to_owned() }
     }
 
     #[test]

@@ -9,10 +9,9 @@ const ANSWERS: &str = "crates/semel-http/src/answer.rs";
 
 pub(super) fn check(files: &[File]) -> Vec<Violation> {
     let mut violations = Vec::new();
-    for (path, start, folder) in [
-        (ERRORS, "=> \"E", "docs/errors/E"),
-        (ANSWERS, "slug: \"", "docs/problems/"),
-    ] {
+    for (path, start, folder) in
+        [(ERRORS, "=> \"E", "docs/errors/E"), (ANSWERS, "slug: \"", "docs/problems/")]
+    {
         let Some(file) = files.iter().find(|file| file.path == path) else {
             continue;
         };
@@ -50,12 +49,8 @@ fn unnamed_examples(files: &[File]) -> Vec<Violation> {
         file.kind() == "md" && (file.path == "README.md" || file.path.starts_with("docs/"))
     };
     let pages: Vec<&File> = files.iter().filter(is_page).collect();
-    let in_examples = files
-        .iter()
-        .filter_map(|file| file.path.strip_prefix("examples/"));
-    let mut folders: Vec<&str> = in_examples
-        .filter_map(|path| path.split('/').next())
-        .collect();
+    let in_examples = files.iter().filter_map(|file| file.path.strip_prefix("examples/"));
+    let mut folders: Vec<&str> = in_examples.filter_map(|path| path.split('/').next()).collect();
     folders.dedup();
     let is_unnamed = |folder: &&str| {
         let name = format!("examples/{folder}");
@@ -89,15 +84,9 @@ mod tests {
     fn an_error_number_and_a_problem_without_a_page_are_found() {
         let code = "\nSelf::Settings => \"E0101\",\nSelf::Corrupt => \"E0102\",\n";
         let table = "Row { slug: \"in-flight\", status: 409 }";
-        let violations = check(&files(&[
-            (ERRORS, code),
-            (ANSWERS, table),
-            ("docs/errors/E0101.md", "page"),
-        ]));
-        let what: Vec<_> = violations
-            .iter()
-            .map(|it| (it.line, it.what.as_str()))
-            .collect();
+        let violations =
+            check(&files(&[(ERRORS, code), (ANSWERS, table), ("docs/errors/E0101.md", "page")]));
+        let what: Vec<_> = violations.iter().map(|it| (it.line, it.what.as_str())).collect();
         assert_eq!(
             what,
             [

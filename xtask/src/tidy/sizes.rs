@@ -28,10 +28,7 @@ pub(super) fn check(file: &File) -> Vec<Violation> {
     }
     for Function { name, line, lines } in functions(&blanked) {
         if lines > FUNCTION_LINES_MAX {
-            violations.push(violation(
-                line,
-                format!("the function `{name}` has {lines} lines"),
-            ));
+            violations.push(violation(line, format!("the function `{name}` has {lines} lines")));
         }
     }
     violations
@@ -116,19 +113,13 @@ mod tests {
 
     fn named(source: &str) -> Vec<(String, usize, usize)> {
         let found = functions(&blank(source));
-        found
-            .into_iter()
-            .map(|it| (it.name, it.line, it.lines))
-            .collect()
+        found.into_iter().map(|it| (it.name, it.line, it.lines)).collect()
     }
 
     #[test]
     fn a_function_is_measured_from_its_name_to_its_last_brace() {
         let source = "\nfn one(a: [u8; 2])\nwhere\n    T: X,\n{\n    \"}\"\n}\nfn two() {}\n";
-        assert_eq!(
-            named(source),
-            [("one".to_owned(), 2, 6), ("two".to_owned(), 8, 1)]
-        );
+        assert_eq!(named(source), [("one".to_owned(), 2, 6), ("two".to_owned(), 8, 1)]);
     }
 
     #[test]
@@ -140,21 +131,13 @@ mod tests {
     fn tests_and_comments_do_not_count_as_code() {
         let source = "//! Page.\n\nfn a() {}\n\n#[cfg(test)]\nmod tests {\n    fn b() {}\n}\n";
         assert_eq!(code_lines(&blank(source)), 1);
-        assert_eq!(
-            code_lines(&blank("#[cfg(test)]\nmod tests;\nfn a() {}\n")),
-            3
-        );
+        assert_eq!(code_lines(&blank("#[cfg(test)]\nmod tests;\nfn a() {}\n")), 3);
     }
 
     #[test]
     fn the_limits_are_the_last_allowed_sizes() {
         let function = |lines: usize| format!("fn long() {{\n{}}}\n", "x();\n".repeat(lines - 2));
-        let check_text = |text: String| {
-            check(&File {
-                path: "src/a.rs".to_owned(),
-                text,
-            })
-        };
+        let check_text = |text: String| check(&File { path: "src/a.rs".to_owned(), text });
         assert!(check_text(function(70)).is_empty());
         assert_eq!(check_text(function(71)).len(), 1);
         assert!(check_text("const A: u8 = 1;\n".repeat(500)).is_empty());
