@@ -160,8 +160,9 @@ mod tests {
 
     #[test]
     fn settings_that_break_the_promise_are_refused_with_both_names() {
+        type Break = fn(&mut Settings);
         let secs = Duration::from_secs;
-        let broken: [(&str, &str, fn(&mut Settings)); 6] = [
+        let broken: [(&str, &str, Break); 6] = [
             ("lease", "heartbeats", |it| it.lease = Duration::from_millis(99)),
             ("lease", "execution_max", |it| it.execution_max = Duration::from_secs(29)),
             ("retention", "lease", |it| it.retention = Duration::from_secs(29)),
