@@ -1,0 +1,51 @@
+//! Benchmarks of semel. Each prints a ratio against a peer or a limit that was measured in the
+//! same run, interleaved with it, because a figure alone says more about the machine than about
+//! the program. Run them with `cargo xtask bench`; each takes about a minute.
+//!
+//! Exit codes: 0 the bar was met (or there is none), 1 it was not or the run failed, 2 wrong usage.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its result")]
+#![allow(clippy::disallowed_methods, reason = "a benchmark measures with the real clock")]
+
+mod guard;
+mod proxy;
+mod stats;
+
+use std::process::ExitCode;
+
+/// Any error; a benchmark only reports it.
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// How a benchmark ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// It ran, and the figure is within its bar if it has one.
+    Met,
+    /// It ran, and the figure is beyond its bar.
+    Missed,
+    /// It cannot run here; it said why.
+    Skipped,
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match arguments[..] {
+        ["guard"] => guard::run(),
+        ["guard-loop", what, count] => guard::run_loop(what, count),
+        ["proxy"] => proxy::run(),
+        ["upstream"] => proxy::run_upstream(),
+        _ => {
+            eprintln!("usage: semel-bench guard|proxy");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(Verdict::Met | Verdict::Skipped) => ExitCode::SUCCESS,
+        Ok(Verdict::Missed) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(1)
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Pass-through without a key: `semel proxy` against nginx, in processor time per request.
+//!
+//! Both stand before the same tiny upstream and get the same load in turns. Processor time per
+//! request moves far less with the machine's other load than requests per second do.
+
+mod child;
+mod cpu;
+mod load;
+mod targets;
+mod upstream;
+
+use std::time::Duration;
+
+use crate::stats::{judge, median, range};
+use crate::{Error, Verdict};
+
+use targets::Target;
+
+pub(crate) use upstream::run as run_upstream;
+
+const PAIRS: usize = 7;
+const RUN: Duration = Duration::from_secs(3);
+const BAR: f64 = 1.35;
+
+/// One measured run of one proxy.
+struct Sample {
+    cpu_us: f64,
+    requests_per_second: f64,
+}
+
+/// Measures both in turns and prints the ratio.
+pub(crate) fn run() -> Result<Verdict, Error> {
+    for program in ["nginx", "wrk"] {
+        if !child::is_there(program) {
+            println!("proxy: SKIPPED {program} missing (apt-get install {program})");
+            return Ok(Verdict::Skipped);
+        }
+    }
+    let folder = tempfile::tempdir()?;
+    let upstream = targets::upstream()?;
+    let nginx = targets::nginx(folder.path(), upstream.port)?;
+    let semel = targets::semel(folder.path(), upstream.port)?;
+    let script = load::script(folder.path())?;
+    for target in [&upstream, &nginx, &semel] {
+        load::run(target.port, &script, Duration::from_secs(1))?;
+    }
+    let (mut of_nginx, mut of_semel) = (Vec::new(), Vec::new());
+    for pair in 0..PAIRS {
+        // Who goes first alternates, so that a trend of the machine favours neither.
+        let turns = if pair % 2 == 0 { [true, false] } else { [false, true] };
+        for is_nginx in turns {
+            let (target, samples) =
+                if is_nginx { (&nginx, &mut of_nginx) } else { (&semel, &mut of_semel) };
+            samples.push(sample(target, &script)?);
+        }
+    }
+    print_row("nginx", &of_nginx);
+    print_row("semel proxy", &of_semel);
+    let ratio = median_cpu(&of_semel) / median_cpu(&of_nginx);
+    println!(
+        "command: cargo xtask bench proxy ({PAIRS} interleaved pairs of {} s, 64 connections, \
+         POST 24 bytes, answer 39 bytes, two workers each)",
+        RUN.as_secs()
+    );
+    let verdict = judge("semel / nginx, CPU per request", ratio, "≤ 1.35", ratio <= BAR);
+    Ok(verdict)
+}
+
+fn sample(target: &Target, script: &std::path::Path) -> Result<Sample, Error> {
+    let before = cpu::used(target.id)?;
+    let requests = load::run(target.port, script, RUN)?;
+    let used = cpu::used(target.id)?.saturating_sub(before);
+    #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52 requests")]
+    let requests = requests as f64;
+    Ok(Sample {
+        cpu_us: used.as_secs_f64() * 1e6 / requests,
+        requests_per_second: requests / RUN.as_secs_f64(),
+    })
+}
+
+fn median_cpu(samples: &[Sample]) -> f64 {
+    median(&samples.iter().map(|sample| sample.cpu_us).collect::<Vec<_>>())
+}
+
+fn print_row(name: &str, samples: &[Sample]) {
+    let cpu: Vec<f64> = samples.iter().map(|sample| sample.cpu_us).collect();
+    let rate: Vec<f64> = samples.iter().map(|sample| sample.requests_per_second).collect();
+    let (min, max) = range(&cpu);
+    println!(
+        "{name:<12} {:6.2} µs CPU per request (median; {min:.2} to {max:.2}), {:.0} requests/s",
+        median(&cpu),
+        median(&rate)
+    );
+}
