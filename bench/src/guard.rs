@@ -12,23 +12,23 @@ use semel::guard::{Ending, Executed};
 use semel::outcome::{Outcome, Verdict as Ended};
 use semel::{Effect, FingerprintKey, Guard, Key, MemoryStore, OnUnknown, SeededRandom, Tenant};
 
+use crate::extent::Extent;
 use crate::{Error, Verdict};
 
-const ITERATIONS: u64 = 5_000;
-
 /// Measures both loops under valgrind.
-pub(crate) fn run() -> Result<Verdict, Error> {
+pub(crate) fn run(extent: Extent) -> Result<Verdict, Error> {
     if Command::new("valgrind").arg("--version").output().is_err() {
         println!("guard: SKIPPED valgrind missing (apt-get install valgrind)");
         return Ok(Verdict::Skipped);
     }
+    let iterations = extent.iterations;
     for (what, name) in [("fresh", "claim + complete"), ("replay", "replay")] {
-        let once = instructions(what, ITERATIONS)?;
-        let twice = instructions(what, 2 * ITERATIONS)?;
-        let each = twice.saturating_sub(once) / ITERATIONS;
+        let once = instructions(what, iterations)?;
+        let twice = instructions(what, 2 * iterations)?;
+        let each = twice.saturating_sub(once) / iterations;
         println!("guard, memory store, {name}: {each} instructions");
     }
-    println!("command: cargo xtask bench guard ({ITERATIONS} iterations, 100-byte answers)");
+    println!("command: cargo xtask bench guard ({iterations} iterations, 100-byte answers)");
     Ok(Verdict::Met)
 }
 

@@ -1,17 +1,21 @@
 //! Benchmarks of semel. Each prints a ratio against a peer or a limit that was measured in the
 //! same run, interleaved with it, because a figure alone says more about the machine than about
-//! the program. Run them with `cargo xtask bench`; each takes about a minute.
+//! the program. Run them with `cargo xtask bench`; each takes about a minute. `--smoke` runs a few
+//! seconds of each and judges nothing: the tests use it to see that they still work.
 //!
 //! Exit codes: 0 the bar was met (or there is none), 1 it was not or the run failed, 2 wrong usage.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its result")]
 #![allow(clippy::disallowed_methods, reason = "a benchmark measures with the real clock")]
 
+mod extent;
 mod guard;
 mod proxy;
 mod stats;
 
 use std::process::ExitCode;
+
+use extent::Extent;
 
 /// Any error; a benchmark only reports it.
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -27,18 +31,27 @@ enum Verdict {
     Skipped,
 }
 
+fn run(name: &str, extent: Extent) -> Option<Result<Verdict, Error>> {
+    match name {
+        "guard" => Some(guard::run(extent)),
+        "proxy" => Some(proxy::run(extent)),
+        _ => None,
+    }
+}
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match arguments[..] {
-        ["guard"] => guard::run(),
-        ["guard-loop", what, count] => guard::run_loop(what, count),
-        ["proxy"] => proxy::run(),
-        ["upstream"] => proxy::run_upstream(),
-        _ => {
-            eprintln!("usage: semel-bench guard|proxy");
-            return ExitCode::from(2);
-        }
+        ["guard-loop", what, count] => Some(guard::run_loop(what, count)),
+        ["upstream"] => Some(proxy::run_upstream()),
+        ["--smoke", name] => run(name, Extent::SMOKE),
+        [name] => run(name, Extent::FULL),
+        _ => None,
+    };
+    let Some(result) = result else {
+        eprintln!("usage: semel-bench [--smoke] guard|proxy");
+        return ExitCode::from(2);
     };
     match result {
         Ok(Verdict::Met | Verdict::Skipped) => ExitCode::SUCCESS,

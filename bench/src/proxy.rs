@@ -9,18 +9,16 @@ mod load;
 mod targets;
 mod upstream;
 
+use std::path::Path;
 use std::time::Duration;
 
-use crate::stats::{judge, median, range};
+use crate::extent::Extent;
+use crate::stats::{Bar, judge, median, range};
 use crate::{Error, Verdict};
 
 use targets::Target;
 
 pub(crate) use upstream::run as run_upstream;
-
-const PAIRS: usize = 7;
-const RUN: Duration = Duration::from_secs(3);
-const BAR: f64 = 1.35;
 
 /// One measured run of one proxy.
 struct Sample {
@@ -29,7 +27,7 @@ struct Sample {
 }
 
 /// Measures both in turns and prints the ratio.
-pub(crate) fn run() -> Result<Verdict, Error> {
+pub(crate) fn run(extent: Extent) -> Result<Verdict, Error> {
     for program in ["nginx", "wrk"] {
         if !child::is_there(program) {
             println!("proxy: SKIPPED {program} missing (apt-get install {program})");
@@ -45,36 +43,36 @@ pub(crate) fn run() -> Result<Verdict, Error> {
         load::run(target.port, &script, Duration::from_secs(1))?;
     }
     let (mut of_nginx, mut of_semel) = (Vec::new(), Vec::new());
-    for pair in 0..PAIRS {
+    for pair in 0..extent.pairs {
         // Who goes first alternates, so that a trend of the machine favours neither.
         let turns = if pair % 2 == 0 { [true, false] } else { [false, true] };
         for is_nginx in turns {
             let (target, samples) =
                 if is_nginx { (&nginx, &mut of_nginx) } else { (&semel, &mut of_semel) };
-            samples.push(sample(target, &script)?);
+            samples.push(sample(target, &script, extent.run)?);
         }
     }
     print_row("nginx", &of_nginx);
     print_row("semel proxy", &of_semel);
     let ratio = median_cpu(&of_semel) / median_cpu(&of_nginx);
     println!(
-        "command: cargo xtask bench proxy ({PAIRS} interleaved pairs of {} s, 64 connections, \
+        "command: cargo xtask bench proxy ({} interleaved pairs of {} s, 64 connections, \
          POST 24 bytes, answer 39 bytes, two workers each)",
-        RUN.as_secs()
+        extent.pairs,
+        extent.run.as_secs()
     );
-    let verdict = judge("semel / nginx, CPU per request", ratio, "≤ 1.35", ratio <= BAR);
-    Ok(verdict)
+    Ok(judge("semel / nginx, CPU per request", ratio, Bar::AtMost(1.35), extent))
 }
 
-fn sample(target: &Target, script: &std::path::Path) -> Result<Sample, Error> {
+fn sample(target: &Target, script: &Path, run: Duration) -> Result<Sample, Error> {
     let before = cpu::used(target.id)?;
-    let requests = load::run(target.port, script, RUN)?;
+    let requests = load::run(target.port, script, run)?;
     let used = cpu::used(target.id)?.saturating_sub(before);
     #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52 requests")]
     let requests = requests as f64;
     Ok(Sample {
         cpu_us: used.as_secs_f64() * 1e6 / requests,
-        requests_per_second: requests / RUN.as_secs_f64(),
+        requests_per_second: requests / run.as_secs_f64(),
     })
 }
 

@@ -1,5 +1,6 @@
 //! The suites of `cargo xtask test`, in the order in which they run: cheap and telling first.
 
+mod benchmarks;
 mod flask_storm;
 mod rust;
 
@@ -31,7 +32,7 @@ impl Verdict {
     }
 }
 
-pub(crate) const SUITES: [Suite; 6] = [
+pub(crate) const SUITES: [Suite; 7] = [
     Suite { name: "fmt", about: "the formatting of all Rust code", run: rust::fmt },
     Suite { name: "clippy", about: "lints, as errors", run: rust::clippy },
     Suite { name: "tidy", about: "the rules that no compiler checks", run: rust::tidy },
@@ -40,6 +41,7 @@ pub(crate) const SUITES: [Suite; 6] = [
         about: "unit, integration and documentation tests",
         run: rust::test,
     },
+    Suite { name: "bench-smoke", about: "that the benchmarks still work", run: benchmarks::smoke },
     Suite { name: "doc", about: "the documentation, warnings as errors", run: rust::doc },
     Suite {
         name: "flask-storm",
