@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
 /// Where this program lies. Asked first at the start of `main`: once cargo has built it anew, the
 /// system only knows it as a deleted file.
 pub(crate) fn own_program() -> PathBuf {
@@ -36,6 +39,16 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
     }
     command.env_remove("CARGO_MANIFEST_DIR").env_remove("CARGO_MANIFEST_PATH");
     command
+}
+
+/// Lets this process and those it starts open at least `count` files.
+pub(crate) fn allow_open_files(count: u64) -> Result<(), String> {
+    let at = |error: Errno| format!("the limit on open files cannot be changed: {error}");
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(at)?;
+    if hard < count {
+        return Err(format!("only {hard} files may be open at once (`ulimit -Hn`), not {count}"));
+    }
+    setrlimit(Resource::RLIMIT_NOFILE, soft.max(count), hard).map_err(at)
 }
 
 /// A program on `PATH`, if it is there.
@@ -86,6 +99,16 @@ mod tests {
         let error = output(&mut command).unwrap_err();
         assert!(error.starts_with("`sh -c"), "{error}");
         assert!(error.ends_with("disk is full"), "{error}");
+    }
+
+    #[test]
+    fn an_impossible_number_of_open_files_is_refused_with_the_limit() {
+        allow_open_files(16).unwrap();
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        if let Some(more) = hard.checked_add(1) {
+            let error = allow_open_files(more).unwrap_err();
+            assert!(error.contains(&hard.to_string()), "{error}");
+        }
     }
 
     #[test]

@@ -8,6 +8,9 @@ use super::rust::FEATURES;
 use crate::process;
 use crate::services::{Guardian, SERVICES};
 
+/// A thousand connections in the test and twice as many in the proxy, with room.
+const OPEN_FILES: u64 = 4_096;
+
 const REQUIREMENTS: &str = "examples/flask-redis/requirements.txt";
 
 pub(super) fn run() -> Verdict {
@@ -21,6 +24,9 @@ pub(super) fn run() -> Verdict {
             return Verdict::Skipped { why, way: way.to_owned() };
         }
     };
+    if let Err(why) = process::allow_open_files(OPEN_FILES) {
+        return Verdict::Skipped { why, way: format!("ulimit -n {OPEN_FILES}") };
+    }
     Verdict::of(storm(&venv))
 }
 
