@@ -38,7 +38,7 @@ enum Kind {
     #[cfg(feature = "proxy")]
     Incoming(hyper::body::Incoming),
     #[cfg(feature = "proxy")]
-    Received(crate::proxy::Received),
+    Received(Box<crate::proxy::Received>),
     #[cfg(feature = "proxy")]
     Relayed(crate::proxy::Relayed),
 }
@@ -47,7 +47,8 @@ enum Kind {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Whole {
     pub(crate) data: Bytes,
-    pub(crate) trailers: Option<HeaderMap>,
+    /// Boxed, because hardly any body has them and every request moves a body around.
+    pub(crate) trailers: Option<Box<HeaderMap>>,
 }
 
 struct Resumed {
@@ -117,7 +118,7 @@ impl Body {
 
     #[cfg(feature = "proxy")]
     pub(crate) fn received(body: crate::proxy::Received) -> Self {
-        Self(Kind::Received(body))
+        Self(Kind::Received(Box::new(body)))
     }
 
     #[cfg(feature = "proxy")]
@@ -223,7 +224,7 @@ impl Whole {
         if !self.data.is_empty() {
             return Some(Frame::data(std::mem::take(&mut self.data)));
         }
-        self.trailers.take().map(Frame::trailers)
+        self.trailers.take().map(|trailers| Frame::trailers(*trailers))
     }
 }
 
@@ -266,7 +267,7 @@ pub(crate) async fn collect(mut body: Body, bytes_max: usize) -> Collected {
                     return Collected::TooLong(Body::resumed(frames, body));
                 }
             }
-            Ok(Err(other)) => trailers = other.into_trailers().ok(),
+            Ok(Err(other)) => trailers = other.into_trailers().ok().map(Box::new),
             Err(error) => return Collected::Broken(error),
         }
     }
@@ -347,11 +348,16 @@ mod tests {
     async fn trailers_are_kept_and_open_the_length() {
         let mut trailers = HeaderMap::new();
         trailers.insert("checksum", "17".parse().unwrap());
-        let whole = Whole { data: Bytes::from_static(b"x"), trailers: Some(trailers) };
+        let whole = Whole { data: Bytes::from_static(b"x"), trailers: Some(Box::new(trailers)) };
         let body = Body::whole(whole.clone());
         assert_eq!(body.size_hint().exact(), None);
         let Collected::Whole(again) = collect(body, 10).await else { panic!("whole") };
         assert_eq!(again, whole);
+    }
+
+    #[test]
+    fn a_body_is_small_because_every_request_moves_it_several_times() {
+        assert!(size_of::<Body>() <= 72, "{}", size_of::<Body>());
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub(crate) enum Stored {
 
 /// The outcome that keeps this answer.
 pub(crate) fn keep(parts: &Parts, body: &Whole) -> Outcome {
-    let head = encode(parts, body.trailers.as_ref(), false);
+    let head = encode(parts, body.trailers.as_deref(), false);
     if head.len() > HEAD_BYTES_MAX {
         return tombstone(parts);
     }
@@ -86,7 +86,7 @@ pub(crate) fn read(stored: &Outcome) -> Result<Stored, Error> {
     if has_body && head.trailers.is_none() {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(data.len()));
     }
-    let mut response = Response::new(Body::whole(Whole { data, trailers: head.trailers }));
+    let mut response = Response::new(Body::whole(Whole { data, trailers: head.trailers.map(Box::new) }));
     *response.status_mut() = head.status;
     *response.headers_mut() = headers;
     Ok(Stored::Answer(response))
@@ -255,7 +255,7 @@ mod tests {
         ];
         let mut trailers = HeaderMap::new();
         trailers.insert("checksum", HeaderValue::from_static("17"));
-        let body = Whole { data: Bytes::from_static(b"\0\xff"), trailers: Some(trailers.clone()) };
+        let body = Whole { data: Bytes::from_static(b"\0\xff"), trailers: Some(Box::new(trailers.clone())) };
         let response = replayed(&keep(&parts(418, fields), &body));
         assert_eq!(response.status(), 418);
         let links: Vec<_> = response.headers().get_all("link").iter().collect();

@@ -5,6 +5,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -47,7 +48,7 @@ struct Server<S> {
     problem_base: Arc<str>,
     tunnels: Tunnels,
     /// No new requests.
-    stopping: CancellationToken,
+    stop: Stop,
     /// No more waiting.
     cut: CancellationToken,
 }
@@ -72,7 +73,7 @@ pub(super) async fn serve(
         pool: Arc::clone(&pool),
         problem_base,
         tunnels: Tunnels { tasks: TaskTracker::new(), cut: cut.clone() },
-        stopping: CancellationToken::new(),
+        stop: Stop::default(),
         cut,
     });
     let connections = TaskTracker::new();
@@ -148,21 +149,21 @@ where
     });
     let protocol = protocol(settings);
     let mut connection = pin!(protocol.serve_connection_with_upgrades(io, service));
-    let mut stopping = pin!(server.stopping.cancelled());
+    let mut stop = pin!(server.stop.wait());
+    let mut cut = pin!(server.cut.cancelled());
     let mut is_stopping = false;
     let served = poll_fn(|context| {
-        if !is_stopping && stopping.as_mut().poll(context).is_ready() {
+        if !is_stopping && stop.as_mut().poll(context).is_ready() {
             is_stopping = true;
             connection.as_mut().graceful_shutdown();
         }
+        if is_stopping && cut.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
         connection.as_mut().poll(context)
     });
-    tokio::select! {
-        biased;
-        served = served => if let Err(error) = served {
-            tracing::debug!(target: "semel::http", %error, "a client's connection ended early");
-        },
-        () = server.cut.cancelled() => {}
+    if let Err(error) = served.await {
+        tracing::debug!(target: "semel::http", %error, "a client's connection ended early");
     }
 }
 
@@ -226,7 +227,7 @@ async fn drain<S>(
     connections: &TaskTracker,
     layer: &IdempotencyLayer,
 ) -> Drained {
-    server.stopping.cancel();
+    server.stop.tell();
     connections.close();
     server.tunnels.tasks.close();
     let ended = async {
@@ -246,6 +247,35 @@ async fn drain<S>(
     };
     server.cut.cancel();
     drained
+}
+
+/// Tells every connection to stop. A token that can be polled for next to nothing, because each
+/// connection polls it whenever a byte moves.
+#[derive(Default)]
+struct Stop {
+    is_told: AtomicBool,
+    token: CancellationToken,
+}
+
+impl Stop {
+    fn tell(&self) {
+        self.is_told.store(true, Ordering::Release);
+        self.token.cancel();
+    }
+
+    /// Must be polled by one task only: the waker is registered once.
+    async fn wait(&self) {
+        let mut told = pin!(self.token.cancelled());
+        let mut is_registered = false;
+        poll_fn(|context| {
+            if is_registered && !self.is_told.load(Ordering::Acquire) {
+                return Poll::Pending;
+            }
+            is_registered = true;
+            told.as_mut().poll(context)
+        })
+        .await;
+    }
 }
 
 /// A tower service from a function, with the function's own future and so without a box.

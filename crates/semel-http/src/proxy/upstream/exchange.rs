@@ -55,7 +55,7 @@ async fn try_exchange(
         // A safe request without a body may be sent again (RFC 9110 §9.2.2) when a connection that
         // had been idle turns out to be closed. Nothing else ever is.
         let again = (connection.is_reused && !is_keyed && progress.is_none())
-            .then(|| copy_of_safe(&request, connection.used_at.elapsed()))
+            .then(|| copy_of_safe(&request, &connection))
             .flatten();
         match connection.send(request, progress.as_ref(), settings).await {
             Sent::Answered(response) => {
@@ -110,10 +110,10 @@ fn unreachable() -> Problem {
 }
 
 /// A copy to send again, made only where the connection was idle long enough to be in doubt.
-fn copy_of_safe(request: &Request<Body>, idle: Duration) -> Option<Request<Body>> {
+fn copy_of_safe(request: &Request<Body>, connection: &Connection) -> Option<Request<Body>> {
     use http_body::Body as _;
-    let in_doubt = idle > Duration::from_secs(1);
-    if !in_doubt || !request.method().is_safe() || !request.body().is_end_stream() {
+    let is_safe = request.method().is_safe() && request.body().is_end_stream();
+    if !is_safe || connection.used_at.elapsed() < Duration::from_secs(1) {
         return None;
     }
     let mut copy = Request::new(Body::empty());
