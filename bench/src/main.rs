@@ -11,6 +11,7 @@
 mod extent;
 mod guard;
 mod proxy;
+mod sqlite;
 mod stats;
 
 use std::process::ExitCode;
@@ -35,6 +36,7 @@ fn run(name: &str, extent: Extent) -> Option<Result<Verdict, Error>> {
     match name {
         "guard" => Some(guard::run(extent)),
         "proxy" => Some(proxy::run(extent)),
+        "sqlite" => Some(sqlite::run(extent)),
         _ => None,
     }
 }
@@ -50,7 +52,7 @@ fn main() -> ExitCode {
         _ => None,
     };
     let Some(result) = result else {
-        eprintln!("usage: semel-bench [--smoke] guard|proxy");
+        eprintln!("usage: semel-bench [--smoke] guard|proxy|sqlite");
         return ExitCode::from(2);
     };
     match result {
