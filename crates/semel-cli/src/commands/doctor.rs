@@ -1,0 +1,160 @@
+//! `semel doctor`: does the store keep its promises, and what waits in it?
+
+use std::time::{Duration, Instant};
+
+use semel::store::{ClaimRequest, Claimed, Counts, Release, ReleaseVerdict};
+use semel::{
+    Clock, Effect, FingerprintKey, Inspect, Key, Nonce, OnUnknown, Operation, Random, RecordId,
+    SystemClock, SystemRandom, Tenant, Timestamp,
+};
+use semel_stores::sqlite::SqliteStore;
+use semel_stores::{Opened, Purpose};
+use serde_json::json;
+
+use crate::cli::StoreArguments;
+use crate::failure::Failure;
+use crate::{output, text};
+
+/// Less free space than this is a finding.
+const FREE_BYTES_MIN: u64 = 256 * 1024 * 1024;
+/// A durable write that takes longer is a finding.
+const WRITE_MAX: Duration = Duration::from_millis(250);
+/// More expired records than a sweeper leaves behind.
+const EXPIRED_MAX: u64 = 100_000;
+/// How far the store's clock may be from this machine's.
+const CLOCK_SKEW_MAX: Duration = Duration::from_secs(5);
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    store: StoreArguments,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// One thing that was looked at.
+struct Finding {
+    what: &'static str,
+    seen: String,
+    /// What to do, where it is not as it should be.
+    advice: Option<String>,
+}
+
+impl Finding {
+    fn new(what: &'static str, seen: impl Into<String>, problem: Option<&str>) -> Self {
+        Self { what, seen: seen.into(), advice: problem.map(str::to_owned) }
+    }
+}
+
+pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
+    let url = arguments.store.url()?;
+    let Opened { store, sqlite, .. } = semel_stores::open(&url, Purpose::Operate)?;
+    let mut findings = vec![Finding::new("program", env!("CARGO_PKG_VERSION"), None)];
+    if let Some(sqlite) = &sqlite {
+        look_at_file(sqlite, &mut findings).await?;
+    }
+    findings.extend(probe(&*store).await?);
+    findings.extend(backlog(&store.count().await?));
+    let is_safe = findings.iter().all(|finding| finding.advice.is_none());
+    if arguments.json {
+        let findings: Vec<_> = findings
+            .iter()
+            .map(|it| json!({ "what": it.what, "seen": it.seen, "advice": it.advice }))
+            .collect();
+        output::json(&json!({ "safe": is_safe, "findings": findings }));
+    } else {
+        for finding in &findings {
+            let mark = if finding.advice.is_some() { "!!" } else { "ok" };
+            output::line(&format!("{mark}  {:<20} {}", finding.what, finding.seen));
+            if let Some(advice) = &finding.advice {
+                output::line(&format!("    {:<20} {advice}", ""));
+            }
+        }
+        output::line(if is_safe { "the store is safe" } else { "the store needs attention" });
+    }
+    if is_safe { Ok(()) } else { Err(Failure::told()) }
+}
+
+async fn look_at_file(store: &SqliteStore, findings: &mut Vec<Finding>) -> Result<(), Failure> {
+    findings.push(Finding::new("schema", store.schema_version().to_string(), None));
+    let journal = store.pragma("journal_mode").await?;
+    let problem =
+        (journal != "wal").then_some("the file is not in WAL mode; is it on a local disk?");
+    findings.push(Finding::new("journal mode", &journal, problem));
+    let synchronous = store.pragma("synchronous").await?;
+    let problem = (synchronous != "2").then_some("commits are not on the disk when answered");
+    findings.push(Finding::new("synchronous", format!("{synchronous} (2 is FULL)"), problem));
+    let path = store.path();
+    let size = std::fs::metadata(path).map_or(0, |file| file.len());
+    findings.push(Finding::new("file", format!("{}, {size} bytes", path.display()), None));
+    let folder = path.parent().filter(|it| !it.as_os_str().is_empty());
+    if let Ok(disk) = nix::sys::statvfs::statvfs(folder.unwrap_or(std::path::Path::new("."))) {
+        let free = disk.blocks_available().saturating_mul(disk.fragment_size());
+        let problem = (free < FREE_BYTES_MIN)
+            .then_some("the disk is nearly full; a full one refuses keyed requests with 503");
+        findings.push(Finding::new("free disk space", format!("{} MiB", free >> 20), problem));
+    }
+    Ok(())
+}
+
+/// A claim and its release, under a name of its own: does writing work, how long does it take,
+/// and what time is it there?
+async fn probe(store: &dyn Inspect) -> Result<Vec<Finding>, Failure> {
+    let mut bytes = [0; 16];
+    SystemRandom.fill(&mut bytes)?;
+    let nonce = Nonce::from_bytes(bytes);
+    let id = RecordId {
+        tenant: Tenant::new("semel-doctor")?,
+        operation: Operation::new("probe")?,
+        key: Key::parse(&nonce.to_string())?,
+    };
+    let request = ClaimRequest {
+        id: id.clone(),
+        fingerprint: FingerprintKey::from_secret(&[0; 32])?.fingerprint().finish(),
+        effect: Effect::Foreign(OnUnknown::Retry),
+        nonce,
+        lease: Duration::from_secs(60),
+        lost_leases_max: 1,
+        key_age_max: None,
+        takeover: None,
+    };
+    let started = Instant::now();
+    let Claimed::Acquired { fence, lease_until, .. } = store.claim(&request).await? else {
+        return Err(Failure::runtime("the store refused to claim a key that nobody has used"));
+    };
+    let took = started.elapsed();
+    let verdict = ReleaseVerdict::NotApplied;
+    store.release(&Release { id, fence, verdict }).await?;
+    let slow = (took > WRITE_MAX).then_some("the disk is slow or busy; requests wait for it twice");
+    let skew = skew(lease_until, request.lease);
+    let wrong = (skew > CLOCK_SKEW_MAX)
+        .then_some("the clocks differ: leases and retention end early or late; run NTP");
+    Ok(vec![
+        Finding::new("durable write", format!("{:.1} ms", took.as_secs_f64() * 1e3), slow),
+        Finding::new("store's clock", format!("{} off", text::duration(skew)), wrong),
+    ])
+}
+
+/// How far the store's clock is from this machine's, either way.
+fn skew(lease_until: Timestamp, lease: Duration) -> Duration {
+    let expected = SystemClock.now().after(lease);
+    lease_until.since(expected).max(expected.since(lease_until))
+}
+
+fn backlog(counts: &Counts) -> Vec<Finding> {
+    let held = (counts.held > 0).then_some("decide about them: `semel records ls --state held`");
+    let silent = (counts.silent > 0).then_some(
+        "their owners fell silent: `semel records ls --state silent`; a retry settles it",
+    );
+    let expired = (counts.expired > EXPIRED_MAX)
+        .then_some("no proxy sweeps; `semel records purge --expired`");
+    vec![
+        Finding::new("held", counts.held.to_string(), held),
+        Finding::new("silent claims", counts.silent.to_string(), silent),
+        Finding::new("interrupted", counts.interrupted.to_string(), None),
+        Finding::new("in progress", counts.in_progress.to_string(), None),
+        Finding::new("completed", counts.completed.to_string(), None),
+        Finding::new("expired", counts.expired.to_string(), expired),
+    ]
+}

@@ -1,0 +1,189 @@
+//! `semel proxy`: the HTTP door in front of a service.
+
+mod admin;
+mod arguments;
+mod build;
+mod logs;
+mod metrics;
+mod notify;
+mod sources;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use semel::Inspect;
+use semel_stores::{Opened, Purpose};
+use tokio::net::{TcpListener, TcpStream, lookup_host};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+pub(crate) use arguments::Arguments;
+pub(crate) use sources::remember as remember_sources;
+
+use self::admin::Admin;
+use crate::failure::Failure;
+use crate::output;
+
+/// How many expired records one step of a sweep deletes, so that it never blocks the writer long.
+const SWEEP_STEP: usize = 1000;
+
+/// Everything that can be checked without starting.
+pub(crate) fn check(arguments: &Arguments) -> Result<(), Failure> {
+    let store = Arc::new(semel::MemoryStore::new());
+    let secret = match build::secret(arguments)? {
+        Some(secret) => secret,
+        None => semel::FingerprintKey::from_secret(&[0; 32])?,
+    };
+    // The store is another one, but all rules between settings are the same.
+    build::proxy(arguments, store, secret)?;
+    arguments.store.url().map(drop)
+}
+
+pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| {
+        Failure::runtime("the system gave no threads to start").caused_by(&error)
+    })?;
+    runtime.block_on(serve(arguments))
+}
+
+async fn serve(arguments: Arguments) -> Result<(), Failure> {
+    check(&arguments)?;
+    let levels = logs::start(&arguments.operations.log, arguments.operations.log_json)?;
+    let metrics = metrics::install()?;
+    let Opened { store, fingerprint_key, .. } =
+        semel_stores::open(&arguments.store.url()?, Purpose::Serve)?;
+    let secret = build::secret(&arguments)?.unwrap_or(fingerprint_key);
+    let proxy = build::proxy(&arguments, Arc::clone(&store), secret)?;
+    let mut stop = Stop::new()?;
+    let listener = bind("listen", &arguments.listen).await?;
+    let draining = Arc::new(AtomicBool::new(false));
+    if let Some(address) = &arguments.admin {
+        let admin_listener = bind("admin", address).await?;
+        if let Ok(address) = admin_listener.local_addr() {
+            tracing::info!("admin on http://{address}");
+        }
+        let admin = Admin {
+            store: Arc::clone(&store),
+            metrics,
+            levels,
+            config: sources::shown(),
+            draining: Arc::clone(&draining),
+        };
+        tokio::spawn(admin::serve(Arc::new(admin), admin_listener));
+    }
+    warn_if_unreachable(&arguments.upstream).await;
+    let sweeper = tokio::spawn(sweep(store, arguments.operations.sweep));
+    let address = listener
+        .local_addr()
+        .map_err(|error| Failure::runtime("the listener has no address").caused_by(&error))?;
+    output::line(&format!("listening on http://{address}"));
+    notify::send("READY=1");
+    let drain_min = arguments.operations.drain_min;
+    let shutdown = async move {
+        stop.asked().await;
+        notify::send("STOPPING=1");
+        draining.store(true, Ordering::Release);
+        tracing::info!("stopping: no new requests, those in flight may end");
+        tokio::spawn(async move {
+            stop.asked().await;
+            output::error_line("stopped at once: asked a second time");
+            exit_now();
+        });
+        tokio::time::sleep(drain_min).await;
+    };
+    let drained = proxy.serve(listener, shutdown).await;
+    sweeper.abort();
+    if drained.connections_cut + drained.executions_left > 0 {
+        return Err(Failure::runtime(format!(
+            "stopping took longer than drain-max: {} connections were cut, {} executions still \
+             ran; their leases decide about their keys",
+            drained.connections_cut, drained.executions_left
+        )));
+    }
+    Ok(())
+}
+
+/// Deletes expired records now and then, in small steps. Only space depends on it.
+async fn sweep(store: Arc<dyn Inspect>, pause: Duration) {
+    loop {
+        match store.sweep(SWEEP_STEP).await {
+            Ok(swept) => {
+                metrics::swept(swept);
+                if swept == SWEEP_STEP {
+                    tokio::task::yield_now().await;
+                    continue;
+                }
+            }
+            Err(error) => tracing::warn!(%error, "expired records could not be deleted"),
+        }
+        tokio::time::sleep(pause.max(Duration::from_secs(1))).await;
+    }
+}
+
+async fn bind(flag: &str, address: &str) -> Result<TcpListener, Failure> {
+    let addresses: Vec<SocketAddr> = match lookup_host(address).await {
+        Ok(addresses) => addresses.collect(),
+        Err(error) => {
+            return Err(Failure::usage(format!("--{flag} `{address}` is no address"))
+                .caused_by(&error)
+                .help("write HOST:PORT, for example 127.0.0.1:8080"));
+        }
+    };
+    TcpListener::bind(&addresses[..]).await.map_err(|error| {
+        let failure = Failure::runtime(format!("--{flag} {address} cannot be listened on"));
+        failure.caused_by(&error).help(match error.kind() {
+            std::io::ErrorKind::AddrInUse => "another program uses the port; choose another one",
+            std::io::ErrorKind::PermissionDenied => "ports below 1024 need a privilege",
+            _ => "choose an address of this machine",
+        })
+    })
+}
+
+/// An upstream may come up later, so this is a word and no failure.
+async fn warn_if_unreachable(upstream: &str) {
+    let Ok(uri) = upstream.parse::<http::Uri>() else { return };
+    let (Some(host), port) = (uri.host(), uri.port_u16().unwrap_or(80)) else { return };
+    let attempt = TcpStream::connect((host.trim_matches(['[', ']']), port));
+    let why = match tokio::time::timeout(Duration::from_secs(1), attempt).await {
+        Ok(Ok(_)) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "no answer within a second".to_owned(),
+    };
+    tracing::warn!(
+        "the upstream {upstream} cannot be reached now ({why}); until it can, requests are \
+         answered with 502"
+    );
+}
+
+/// SIGTERM and SIGINT.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    fn new() -> Result<Self, Failure> {
+        let listen = |kind| {
+            signal(kind).map_err(|error| {
+                Failure::runtime("the system does not tell about signals").caused_by(&error)
+            })
+        };
+        let terminate = listen(SignalKind::terminate())?;
+        Ok(Self { terminate, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Claims in flight are left to their leases, as after a crash.
+#[expect(clippy::exit, reason = "asked twice to stop; unwinding would wait for what is in flight")]
+fn exit_now() -> ! {
+    std::process::exit(1)
+}

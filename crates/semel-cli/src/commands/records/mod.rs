@@ -1,0 +1,144 @@
+//! `semel records`: what happened to a key, and decisions about those that wait for one.
+
+mod decide;
+mod find;
+mod get;
+mod ls;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use semel_http::parse_duration;
+use semel_stores::{Opened, Purpose};
+
+use crate::cli::StoreArguments;
+use crate::failure::Failure;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    store: StoreArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Global, so that `--store` may stand before or behind the subcommand.
+#[derive(Debug, clap::Args)]
+struct StoreArgs {
+    /// Where the records are: sqlite:PATH
+    #[arg(long, value_name = "URL", env = "SEMEL_STORE", default_value = "sqlite:semel.db")]
+    #[arg(hide_env_values = true, global = true)]
+    store: String,
+    /// File whose first line is the store's URL, for URLs with passwords
+    #[arg(long, value_name = "FILE", env = "SEMEL_STORE_FILE", global = true)]
+    store_file: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// List records, held ones with their reason
+    Ls(ls::Arguments),
+    /// Show everything about a key
+    Get(get::Arguments),
+    /// Decide that nothing happened: the key is free again
+    Release(Decision),
+    /// Decide that it happened: retries get this answer from now on
+    Complete(Completion),
+    /// Forget a finished answer (a retry will run again), or delete all expired records
+    Purge(Purge),
+}
+
+/// Which record.
+#[derive(Clone, Debug, clap::Args)]
+struct Target {
+    /// The key, as the client sent it (without quotes)
+    key: String,
+    /// Only in this tenant
+    #[arg(long)]
+    tenant: Option<String>,
+    /// Only in this operation
+    #[arg(long)]
+    operation: Option<String>,
+}
+
+/// Who decides, and why; kept with the record's history.
+#[derive(Clone, Debug, clap::Args)]
+struct Because {
+    /// Why; kept in the audit trail
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    /// Who decides; kept in the audit trail
+    #[arg(long, value_name = "NAME", env = "USER", default_value = "unknown")]
+    actor: String,
+}
+
+#[derive(Debug, clap::Args)]
+struct Decision {
+    #[command(flatten)]
+    target: Target,
+    #[command(flatten)]
+    because: Because,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct Completion {
+    #[command(flatten)]
+    decision: Decision,
+    /// Status of the answer
+    #[arg(long, value_name = "CODE", default_value = "200")]
+    status: u16,
+    /// Field of the answer; may be given several times
+    #[arg(long, value_name = "NAME: VALUE")]
+    header: Vec<String>,
+    /// Body of the answer
+    #[arg(long, value_name = "TEXT", conflicts_with = "body_file")]
+    body: Option<String>,
+    /// File with the body of the answer
+    #[arg(long, value_name = "FILE")]
+    body_file: Option<PathBuf>,
+    /// How long the answer is kept
+    #[arg(long, value_name = "DUR", default_value = "24h", value_parser = parse_duration)]
+    retention: Duration,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("what").required(true).args(["key", "expired"])))]
+struct Purge {
+    /// The key, as the client sent it (without quotes)
+    #[arg(requires = "reason")]
+    key: Option<String>,
+    /// Only in this tenant
+    #[arg(long)]
+    tenant: Option<String>,
+    /// Only in this operation
+    #[arg(long)]
+    operation: Option<String>,
+    /// Delete all records whose retention is over instead
+    #[arg(long, conflicts_with = "reason")]
+    expired: bool,
+    /// Why; kept in the audit trail
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// Who decides; kept in the audit trail
+    #[arg(long, value_name = "NAME", env = "USER", default_value = "unknown")]
+    actor: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
+    let StoreArgs { store, store_file } = arguments.store;
+    let url = StoreArguments { store, store_file }.url()?;
+    let Opened { store, .. } = semel_stores::open(&url, Purpose::Operate)?;
+    match arguments.command {
+        Command::Complete(completion) => decide::complete(&*store, completion).await,
+        Command::Get(arguments) => get::run(&*store, arguments).await,
+        Command::Ls(arguments) => ls::run(&*store, arguments).await,
+        Command::Purge(purge) => decide::purge(&*store, purge).await,
+        Command::Release(decision) => decide::release(&*store, decision).await,
+    }
+}
