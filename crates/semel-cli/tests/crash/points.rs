@@ -119,7 +119,7 @@ fn kill_and_ask_again(site: &Site, mode: &str, point: &str) -> Answer {
     doomed.wait_for_point(point);
     doomed.kill();
     site.upstream.let_go();
-    assert!(sent.is_cut(), "{point}: an answer came out of a killed process");
+    assert!(sent.was_cut(), "{point}: an answer came out of a killed process");
     site.proxy(mode, None).ask_until_told("k")
 }
 

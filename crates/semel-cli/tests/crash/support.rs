@@ -260,7 +260,7 @@ impl Sent {
     }
 
     /// The connection ended without an answer.
-    pub(crate) fn is_cut(self) -> bool {
+    pub(crate) fn was_cut(self) -> bool {
         self.0.recv_timeout(PATIENCE).expect("an end in time").is_none()
     }
 }
