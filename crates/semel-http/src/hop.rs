@@ -28,8 +28,15 @@ pub(crate) fn strip(headers: &mut HeaderMap) {
         }
         headers.remove(CONNECTION);
     }
-    let others =
-        [KEEP_ALIVE, PROXY_AUTHORIZATION, PROXY_CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
+    let others = [
+        KEEP_ALIVE,
+        PROXY_AUTHORIZATION,
+        PROXY_CONNECTION,
+        TE,
+        TRAILER,
+        TRANSFER_ENCODING,
+        UPGRADE,
+    ];
     for name in others {
         headers.remove(name);
     }

@@ -41,7 +41,7 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let guard = Guard::builder(Arc::new(MemoryStore::new()))
-//!     .operation("create order")?
+//!     .operation("create_order")?
 //!     .effect(Effect::Foreign(OnUnknown::Hold)) // required: what the service does to the world
 //!     .build()?;
 //! let layer = IdempotencyLayer::builder(guard)

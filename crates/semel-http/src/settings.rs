@@ -211,7 +211,8 @@ mod tests {
 
     #[test]
     fn settings_that_would_guard_nothing_are_refused_by_name() {
-        let broken: [(&str, fn(&mut Settings)); 8] = [
+        type Change = fn(&mut Settings);
+        let broken: [(&str, Change); 8] = [
             ("methods", |it| it.methods.clear()),
             ("methods", |it| it.methods.push("NO METHOD".to_owned())),
             ("key_headers", |it| it.key_headers.clear()),

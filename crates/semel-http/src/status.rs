@@ -47,7 +47,7 @@ impl Disposition {
 /// |---|---|---|
 /// | 1xx | unknown | not an answer |
 /// | 2xx, 3xx | store | it happened |
-/// | 401, 407 | release | "has not been applied because it lacks credentials" (RFC 9110 §15.5.2); the next try has others |
+/// | 401, 407 | release | not applied for want of credentials (RFC 9110 §15.5.2) |
 /// | 408, 425, 429 | release | the server says it did not begin |
 /// | other 4xx | store | the same request will be refused again |
 /// | 5xx | unknown | a handler that failed may have done half of its work |
@@ -163,7 +163,7 @@ mod tests {
         for code in 100..=599 {
             let expected = match code {
                 401 | 407 | 408 | 425 | 429 => Disposition::Release,
-                200..=299 | 300..=399 | 400..=499 => Disposition::Store,
+                200..=499 => Disposition::Store,
                 _ => Disposition::Unknown,
             };
             assert_eq!(rules.of(StatusCode::from_u16(code).unwrap()), expected, "{code}");

@@ -59,9 +59,9 @@ impl Rest<'_> {
                 b'"' => return Ok(text),
                 b'\\' => {
                     let escaped = self.next_if(|byte| byte == b'"' || byte == b'\\');
-                    text.push(char::from(escaped.ok_or(
-                        "escapes something else than a quote or a backslash",
-                    )?));
+                    text.push(char::from(
+                        escaped.ok_or("escapes something else than a quote or a backslash")?,
+                    ));
                 }
                 byte @ 0x20..=0x7e => text.push(char::from(byte)),
                 _ => return Err("contains a byte that is not printable ASCII"),
@@ -134,9 +134,8 @@ impl Rest<'_> {
     fn byte_sequence(&mut self) -> Result<(), ()> {
         self.next();
         let start = self.0;
-        let digits = self.take_while(|byte| {
-            byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/'
-        });
+        let digits =
+            self.take_while(|byte| byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/');
         let padding = self.take_while(|byte| byte == b'=');
         self.next_if(|byte| byte == b':').ok_or(())?;
         let padded = padding == 0 || (digits + padding).is_multiple_of(4) && padding <= 2;

@@ -105,7 +105,9 @@ where
     };
     match service.call(request).await {
         Ok(response) => settle(shared, &context, transaction, response.map(Body::new)).await,
-        Err(error) => undecided(transaction, "the service failed without an answer", Err(error)).await,
+        Err(error) => {
+            undecided(transaction, "the service failed without an answer", Err(error)).await
+        }
     }
 }
 

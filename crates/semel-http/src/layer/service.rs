@@ -104,8 +104,10 @@ impl Shared {
         let places: Vec<_> = self.rules.numbers.key_headers.iter().map(String::as_str).collect();
         let field = places.join("` or `");
         let detail = match (&self.rules.numbers.key_pointer, places.is_empty()) {
-            (None, _) => format!("send the field `{field}` with a value that is new for every \
-                                  operation and the same for every retry of it"),
+            (None, _) => format!(
+                "send the field `{field}` with a value that is new for every \
+                                  operation and the same for every retry of it"
+            ),
             (Some(pointer), true) => format!("put a key into the body at `{pointer}`"),
             (Some(pointer), false) => {
                 format!("send the field `{field}`, or put a key into the body at `{pointer}`")

@@ -145,11 +145,8 @@ impl ClientIo {
             self.watch.restart();
         }
         let in_head = self.watch.has_begun() && !self.is_http2;
-        let (phase, limit) = if in_head {
-            (Phase::Head, self.limits.head)
-        } else {
-            (Phase::Idle, self.limits.idle)
-        };
+        let (phase, limit) =
+            if in_head { (Phase::Head, self.limits.head) } else { (Phase::Idle, self.limits.idle) };
         if self.phase != Some(phase) {
             self.timer.restart(limit);
             self.phase = Some(phase);

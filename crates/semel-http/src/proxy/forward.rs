@@ -28,7 +28,9 @@ pub(super) fn check_framing<B>(request: &Request<B>, framing: Framing) -> Result
         return problem("the only transfer coding that is understood is `chunked`");
     }
     if framing == Framing::Unseen {
-        return problem("a chunked request must not be sent before the answer to the one before it");
+        return problem(
+            "a chunked request must not be sent before the answer to the one before it",
+        );
     }
     Ok(())
 }
@@ -74,7 +76,8 @@ fn set_host<B>(request: &mut Request<B>, target: &Target) -> Result<(), Problem>
     // HTTP/2, or the absolute form: the target's own authority counts (RFC 9112 §3.2.2).
     let without_user = authority.as_str().rsplit('@').next().unwrap_or_default();
     let host = HeaderValue::from_str(without_user);
-    let host = host.map_err(|_| Problem::new(Refusal::BadTarget, "the target has no valid host"))?;
+    let host =
+        host.map_err(|_| Problem::new(Refusal::BadTarget, "the target has no valid host"))?;
     request.headers_mut().insert(header::HOST, host);
     let path = request.uri().path_and_query().cloned();
     let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
@@ -133,7 +136,8 @@ fn join_cookies(headers: &mut HeaderMap) {
     if headers.get_all(header::COOKIE).iter().nth(1).is_none() {
         return;
     }
-    let crumbs: Vec<_> = headers.get_all(header::COOKIE).iter().map(|it| it.as_bytes()).collect();
+    let crumbs: Vec<_> =
+        headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
     if let Ok(cookie) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
         headers.insert(header::COOKIE, cookie);
     }

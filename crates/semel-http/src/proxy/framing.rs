@@ -114,10 +114,22 @@ mod tests {
         ("POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n", Framing::Clear),
         ("POST / HTTP/1.1\nContent-Length: 3\n\n", Framing::Clear),
         ("POST / HTTP/1.1\r\nContent-Length-X: 3\r\nContent-Length: 3\r\n\r\n", Framing::Clear),
-        ("POST / HTTP/1.1\r\nX: y\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\n", Framing::Ambiguous),
-        ("POST / HTTP/1.1\r\nCONTENT-LENGTH:3\r\nTransfer-Encoding:chunked\r\n\r\n", Framing::Ambiguous),
-        ("POST / HTTP/1.1\r\nTransfer-Encoding:x\r\nA: b\r\ncontent-length:3\r\n\r\n", Framing::Ambiguous),
-        ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", Framing::Ambiguous),
+        (
+            "POST / HTTP/1.1\r\nX: y\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\n",
+            Framing::Ambiguous,
+        ),
+        (
+            "POST / HTTP/1.1\r\nCONTENT-LENGTH:3\r\nTransfer-Encoding:chunked\r\n\r\n",
+            Framing::Ambiguous,
+        ),
+        (
+            "POST / HTTP/1.1\r\nTransfer-Encoding:x\r\nA: b\r\ncontent-length:3\r\n\r\n",
+            Framing::Ambiguous,
+        ),
+        (
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+            Framing::Ambiguous,
+        ),
     ];
 
     #[test]

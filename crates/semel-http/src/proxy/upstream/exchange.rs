@@ -32,10 +32,7 @@ pub(crate) async fn exchange(
     }
 }
 
-async fn try_exchange(
-    pool: &Arc<Pool>,
-    request: Request<Body>,
-) -> Result<Response<Body>, Problem> {
+async fn try_exchange(pool: &Arc<Pool>, request: Request<Body>) -> Result<Response<Body>, Problem> {
     let permit = place(pool).await?;
     let is_keyed = request.extensions().get::<semel::Context>().is_some();
     let settings = &pool.settings;
@@ -133,9 +130,9 @@ async fn answer(
     hop::strip(&mut parts.headers);
     let mut taken = Some((body, connection, permit));
     let body = poll_fn(|context| {
-        let body = taken.take().map(|(body, connection, permit)| {
-            relay(body, connection, pool, permit, context)
-        });
+        let body = taken
+            .take()
+            .map(|(body, connection, permit)| relay(body, connection, pool, permit, context));
         Poll::Ready(body.unwrap_or_default())
     })
     .await;

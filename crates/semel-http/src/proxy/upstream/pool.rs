@@ -14,7 +14,8 @@ pub(crate) struct Pool {
     pub(crate) settings: Settings,
     pub(crate) target: Target,
     pub(crate) permits: Arc<Semaphore>,
-    /// Oldest first.
+    /// Oldest first. Boxed, because a connection is large and moves with every request.
+    #[expect(clippy::vec_box, reason = "a connection is some kilobytes and moved often")]
     unused: Mutex<Vec<Box<Connection>>>,
 }
 
@@ -69,6 +70,7 @@ impl Pool {
         left
     }
 
+    #[expect(clippy::vec_box, reason = "see the field")]
     fn unused(&self) -> MutexGuard<'_, Vec<Box<Connection>>> {
         // Nothing panics while it holds the lock.
         self.unused.lock().unwrap_or_else(PoisonError::into_inner)

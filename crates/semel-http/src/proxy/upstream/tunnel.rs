@@ -29,9 +29,7 @@ pub(crate) fn wanted<B>(request: &Request<B>) -> Option<HeaderValue> {
     let protocol = request.headers().get(UPGRADE)?;
     let lists = request.headers().get_all(CONNECTION).iter().filter_map(|list| list.to_str().ok());
     let mut options = lists.flat_map(|list| list.split(','));
-    options
-        .any(|option| option.trim().eq_ignore_ascii_case("upgrade"))
-        .then(|| protocol.clone())
+    options.any(|option| option.trim().eq_ignore_ascii_case("upgrade")).then(|| protocol.clone())
 }
 
 /// Who waits for tunnels, and who cuts them.
@@ -115,10 +113,9 @@ async fn join(client: OnUpgrade, upstream: OnUpgrade, pool: &Pool) {
     // One direction may be silent for ever while the other is busy, so both share one timer.
     let moved = tokio::sync::Notify::new();
     let copying = async {
-        tokio::join!(
-            copy(from_client, to_upstream, &moved),
-            copy(from_upstream, to_client, &moved),
-        )
+        let inwards = copy(from_client, to_upstream, &moved);
+        let outwards = copy(from_upstream, to_client, &moved);
+        tokio::join!(inwards, outwards)
     };
     let silence = async {
         let mut timer = Timer::new(idle);
