@@ -13,6 +13,8 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+#[cfg(feature = "proxy")]
+use http::Response;
 use semel::{Clock, FingerprintKey, Guard};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
@@ -24,6 +26,10 @@ pub use self::service::IdempotencyService;
 pub use self::transaction::{OpenTransaction, Tx};
 
 use self::transaction::Transactions;
+#[cfg(feature = "proxy")]
+use crate::answer::Problem;
+#[cfg(feature = "proxy")]
+use crate::body::Body;
 use crate::event::{Answered, Decision, Observer};
 use crate::settings::Rules;
 use crate::tenant::TenantOf;
@@ -70,6 +76,12 @@ impl IdempotencyLayer {
     #[must_use]
     pub fn problem_base(&self) -> &str {
         &self.shared.rules.numbers.problem_base
+    }
+
+    /// The response for a refusal of the proxy's own, counted like those of the layer.
+    #[cfg(feature = "proxy")]
+    pub(crate) fn refuse(&self, problem: &Problem) -> Response<Body> {
+        self.shared.refuse(problem)
     }
 
     /// How many executions are running.

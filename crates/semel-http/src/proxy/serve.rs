@@ -45,7 +45,7 @@ pub struct Drained {
 struct Server<S> {
     service: S,
     pool: Arc<Pool>,
-    problem_base: Arc<str>,
+    layer: IdempotencyLayer,
     tunnels: Tunnels,
     /// No new requests.
     stop: Stop,
@@ -61,7 +61,7 @@ pub(super) async fn serve(
 ) -> Drained {
     let problem_base: Arc<str> = layer.problem_base().into();
     let upstream = {
-        let (pool, base) = (Arc::clone(&pool), Arc::clone(&problem_base));
+        let (pool, base) = (Arc::clone(&pool), problem_base);
         Through(move |request| {
             let exchanged = exchange(Arc::clone(&pool), Arc::clone(&base), request);
             async move { Ok::<_, Infallible>(exchanged.await) }
@@ -71,7 +71,7 @@ pub(super) async fn serve(
     let server = Arc::new(Server {
         service: layer.layer(upstream),
         pool: Arc::clone(&pool),
-        problem_base,
+        layer: layer.clone(),
         tunnels: Tunnels { tasks: TaskTracker::new(), cut: cut.clone() },
         stop: Stop::default(),
         cut,
@@ -191,7 +191,7 @@ where
         match self.forward(&client, request, serving).await {
             Ok(response) => response,
             Err(problem) => {
-                let mut response = problem.response(&self.problem_base);
+                let mut response = self.layer.refuse(&problem);
                 if is_http1 {
                     // Whoever sends such a request is not understood any further.
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
