@@ -18,7 +18,7 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
             completions::run(&arguments);
             Ok(())
         }
-        Command::Demo(arguments) => demo::run(arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
         Command::DemoOrders(arguments) => demo::serve_orders(arguments),
         Command::Doctor(arguments) => block_on(doctor::run(arguments)),
         Command::Man(arguments) => man::run(&arguments),

@@ -56,9 +56,8 @@ impl File {
             let flag = self.flag(&proxy, entry)?;
             self.check(entry, &flag)?;
             let values = entry.values.clone();
-            proxy = proxy.mut_arg(flag.get_id(), |flag| {
-                flag.required(false).default_values(values)
-            });
+            proxy =
+                proxy.mut_arg(flag.get_id(), |flag| flag.required(false).default_values(values));
         }
         Ok(proxy)
     }

@@ -1,0 +1,83 @@
+//! The first thing a new user runs: it must be true, and what it prints must work.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Output, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+fn demo(folder: &std::path::Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_semel"));
+    command.arg("demo").args(arguments).arg("--keep").arg(folder).current_dir(folder);
+    command.output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn the_demo_ends_with_one_object_that_tells_what_the_services_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = demo(folder.path(), &["--json", "--keys", "5"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let stdout = text(&output.stdout);
+    let last: serde_json::Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
+    assert_eq!(last["distinct_keys"], 5);
+    assert_eq!(last["with_semel"]["orders"], 5);
+    assert!(last["without_semel"]["orders"].as_u64().unwrap() > 5, "no duplicates: {last}");
+    assert!(last["with_semel"]["replays"].as_u64().unwrap() > 0, "{last}");
+    assert_eq!(last["with_semel"]["unknowns"], 2, "{last}");
+    // The figures are those of the services' own tables.
+    for (file, side) in [("without-orders.db", "without_semel"), ("behind-orders.db", "with_semel")]
+    {
+        let orders = rusqlite::Connection::open(folder.path().join(file)).unwrap();
+        let rows: u64 =
+            orders.query_row("SELECT count(*) FROM orders", (), |row| row.get(0)).unwrap();
+        assert_eq!(last[side]["orders"], rows, "{side}");
+    }
+}
+
+#[test]
+fn the_three_commands_that_the_demo_prints_work_as_printed() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = demo(folder.path(), &["--keys", "4"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let stdout = text(&output.stdout);
+    assert!(!stdout.contains('\x1b'), "escape sequences in a pipe");
+    let commands: Vec<&str> = stdout.lines().filter_map(|line| line.strip_prefix("  ")).collect();
+    let [ls, complete, proxy] = commands[..] else { panic!("not three commands: {stdout}") };
+    let shell = |command: &str| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("exec {command}")]).current_dir(folder.path());
+        shell
+    };
+    let listed = text(&shell(ls).output().unwrap().stdout);
+    assert!(listed.contains("held") && listed.contains("reported"), "{listed}");
+    let completed = shell(complete).output().unwrap();
+    assert!(completed.status.success(), "{}", text(&completed.stderr));
+    assert_eq!(text(&shell(ls).output().unwrap().stdout).trim(), "no records");
+    // A free port, because the test's machine may use 8080.
+    let mut proxy = shell(&format!("{proxy} --listen 127.0.0.1:0"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(proxy.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.starts_with("listening on http://127.0.0.1:"), "{line}");
+    kill(Pid::from_raw(i32::try_from(proxy.id()).unwrap()), Signal::SIGTERM).unwrap();
+    assert!(proxy.wait().unwrap().success());
+}
+
+#[test]
+fn a_folder_with_a_demo_in_it_is_not_overwritten() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("semel.db"), "mine").unwrap();
+    let output = demo(folder.path(), &["--keys", "4"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("choose an empty folder"), "{}", text(&output.stderr));
+    assert_eq!(std::fs::read_to_string(folder.path().join("semel.db")).unwrap(), "mine");
+}
