@@ -34,7 +34,7 @@ fn the_demo_ends_with_one_object_that_tells_what_the_services_counted() {
     for (file, side) in [("without-orders.db", "without_semel"), ("behind-orders.db", "with_semel")]
     {
         let orders = rusqlite::Connection::open(folder.path().join(file)).unwrap();
-        let rows: u64 =
+        let rows: i64 =
             orders.query_row("SELECT count(*) FROM orders", (), |row| row.get(0)).unwrap();
         assert_eq!(last[side]["orders"], rows, "{side}");
     }
