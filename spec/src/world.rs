@@ -291,6 +291,20 @@ impl Moment {
         }
     }
 
+    fn read(&mut self, who: usize) {
+        self.callers[who].at = match self.shelf.entry {
+            Some(Entry { phase: Phase::Done(by), .. }) => At::Answered(by),
+            _ => At::Start,
+        };
+    }
+
+    fn check(&mut self, who: usize) {
+        let mark = self.callers[who].mark;
+        let is_live = |entry: Entry| entry.mark == mark && entry.phase == Phase::Running(true);
+        let live = self.shelf.entry.is_some_and(is_live);
+        self.callers[who].at = if live { At::Checked } else { At::Late };
+    }
+
     fn owner_lives(&self, entry: &Entry) -> bool {
         let active = |at| !matches!(at, At::Start | At::Answered(_) | At::ToldUnknown);
         self.operator == Some(entry.mark)
@@ -402,27 +416,14 @@ impl Model for World {
                 let released = moment.shelf.release(mark, false, self.effect());
                 moment.callers[who].at = if released { At::Start } else { At::Late };
             }
-            Act::Read(who) => {
-                moment.callers[who].at = match moment.shelf.entry {
-                    Some(Entry { phase: Phase::Done(by), .. }) => At::Answered(by),
-                    _ => At::Start,
-                };
-            }
+            Act::Read(who) => moment.read(who),
             Act::Renew(who) => {
                 let mark = moment.callers[who].mark;
                 if !moment.shelf.renew(mark, None, self.effect()) {
                     return None;
                 }
             }
-            Act::TakeOver => {
-                moment.nonces += 1;
-                let nonce = moment.nonces;
-                let decision = Some(Decision::Release);
-                match moment.shelf.claim(nonce, self.effect(), decision, LOST_MAX) {
-                    Got::Acquired(mark, _) => moment.operator = Some(mark),
-                    _ => return None,
-                }
-            }
+            Act::TakeOver => self.take_over(&mut moment)?,
             Act::TimeOut(who) => {
                 let mark = moment.callers[who].mark;
                 let applied_maybe = self.design.mistake != Some(Mistake::ReleaseOnTimeout);
@@ -525,6 +526,16 @@ impl World {
         if moment.crashes > 0 && at != At::Start {
             acts.push(Act::Crash(who));
         }
+    }
+
+    fn take_over(&self, moment: &mut Moment) -> Option<()> {
+        moment.nonces += 1;
+        let (nonce, decision) = (moment.nonces, Some(Decision::Release));
+        match moment.shelf.claim(nonce, self.effect(), decision, LOST_MAX) {
+            Got::Acquired(mark, _) => moment.operator = Some(mark),
+            _ => return None,
+        }
+        Some(())
     }
 
     fn decide(&self, moment: &mut Moment) {

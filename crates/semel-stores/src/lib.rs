@@ -1,9 +1,9 @@
-//! Stores for [semel](semel): one feature and one folder each.
+//! Stores for [semel]: one feature and one folder each.
 //!
 //! | URL | feature | store |
 //! |---|---|---|
 //! | `memory:` | – | [`semel::MemoryStore`]: one process, gone with it |
-//! | `sqlite:PATH` | `sqlite` | [`SqliteStore`](sqlite::SqliteStore): durable, several processes on one file |
+//! | `sqlite:PATH` | `sqlite` | [`sqlite::SqliteStore`]: durable, several processes on one file |
 //!
 //! [`open`] takes such a URL.
 

@@ -34,7 +34,8 @@
 //! - [`Failure`] says how a handler fails: stored refusal, proven "nothing happened", or unknown.
 //! - [`Settings`] holds every number with its default and reason.
 //! - [`operator`] is what people do to records that wait for a decision.
-//! - [`store`] is the contract for stores of your own, `conformance` (feature) the suite they must pass.
+//! - [`store`] is the contract for stores of your own, `conformance` (feature) the suite they must
+//!   pass.
 //! - [`protocol`] is the life of a record as pure functions.
 //!
 //! # Time, chance and runtimes

@@ -528,9 +528,10 @@ fn another_payload_under_one_key_is_refused_in_every_state() {
     let bench = Bench::new();
     let guard = bench.guard(HOLD);
     let other = |guard: Guard| {
-        start(
-            async move { guard.run(&tenant(), &key(), fingerprint("two"), |_| async { Ok(2) }).await },
-        )
+        start(async move {
+            let work = |_| async { Ok(2) };
+            guard.run(&tenant(), &key(), fingerprint("two"), work).await
+        })
     };
     let mut running = gated(&bench, &guard, "first");
     settle(&mut [&mut running]);

@@ -52,7 +52,8 @@ pub(super) fn explain(error: &rusqlite::Error, path: &Path) -> Error {
              transactions on that file short"
         )),
         Some(ErrorCode::DiskFull) => unavailable(format!(
-            "the disk under the store {path} is full; nothing was changed: free space and it goes on"
+            "the disk under the store {path} is full; nothing was changed: free space, and it goes \
+             on"
         )),
         Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => unavailable(format!(
             "the store {path} cannot be written; the process needs write access to the file and \

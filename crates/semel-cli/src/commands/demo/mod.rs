@@ -24,7 +24,8 @@ const KILLED: usize = 2;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// How many orders are wanted
-    #[arg(long, value_name = "N", default_value = "24", value_parser = clap::value_parser!(u16).range(4..=200))]
+    #[arg(long, value_name = "N", default_value = "24")]
+    #[arg(value_parser = clap::value_parser!(u16).range(4..=200))]
     keys: u16,
     /// Print one JSON object at the end
     #[arg(long)]
@@ -121,8 +122,8 @@ fn finish(style: Style, counts: [u64; 3], store: &str, held: &str, order: Option
     style.line("");
     style.line(&format!("  {semel} records ls --store {store} --state held"));
     style.line(&format!(
-        "  {semel} records complete {held} --store {store} --status 201 --reason \"order {order} is \
-         in the orders table\""
+        "  {semel} records complete {held} --store {store} --status 201 \
+         --reason \"order {order} is in the orders table\""
     ));
     style
         .line(&format!("  {semel} proxy --upstream http://127.0.0.1:8000 --store sqlite:semel.db"));

@@ -117,23 +117,28 @@ pub(crate) struct Executions {
     pub(crate) on_unknown: UnknownPolicy,
 
     /// How long duplicates of a running request wait for its answer; 0s refuses them at once
-    #[arg(long, value_name = "DUR", env = "SEMEL_WAIT", default_value = "0s", value_parser = parse_duration)]
+    #[arg(long, value_name = "DUR", env = "SEMEL_WAIT", default_value = "0s")]
+    #[arg(value_parser = parse_duration)]
     pub(crate) wait: Duration,
 
     /// How long a claim stays valid without a heartbeat
-    #[arg(long, value_name = "DUR", env = "SEMEL_LEASE", default_value = "30s", value_parser = parse_duration)]
+    #[arg(long, value_name = "DUR", env = "SEMEL_LEASE", default_value = "30s")]
+    #[arg(value_parser = parse_duration)]
     pub(crate) lease: Duration,
 
     /// The longest execution that heartbeats keep alive
-    #[arg(long, value_name = "DUR", env = "SEMEL_EXECUTION_MAX", default_value = "10m", value_parser = parse_duration)]
+    #[arg(long, value_name = "DUR", env = "SEMEL_EXECUTION_MAX", default_value = "10m")]
+    #[arg(value_parser = parse_duration)]
     pub(crate) execution_max: Duration,
 
     /// How long answers are kept and replayed
-    #[arg(long, value_name = "DUR", env = "SEMEL_RETENTION", default_value = "24h", value_parser = parse_duration)]
+    #[arg(long, value_name = "DUR", env = "SEMEL_RETENTION", default_value = "24h")]
+    #[arg(value_parser = parse_duration)]
     pub(crate) retention: Duration,
 
     /// The longest time after which clients retry; a shorter retention is refused
-    #[arg(long, value_name = "DUR", env = "SEMEL_RETRY_WINDOW", value_parser = parse_duration)]
+    #[arg(long, value_name = "DUR", env = "SEMEL_RETRY_WINDOW")]
+    #[arg(value_parser = parse_duration)]
     pub(crate) retry_window: Option<Duration>,
 
     /// Execute unknown keys that say they are older than the retention (UUID version 7)
@@ -145,7 +150,8 @@ pub(crate) struct Executions {
     pub(crate) lost_leases_max: u32,
 
     /// How long to keep trying while the store cannot be reached
-    #[arg(long, value_name = "DUR", env = "SEMEL_STORE_PATIENCE", default_value = "5s", value_parser = parse_duration)]
+    #[arg(long, value_name = "DUR", env = "SEMEL_STORE_PATIENCE", default_value = "5s")]
+    #[arg(value_parser = parse_duration)]
     pub(crate) store_patience: Duration,
 }
 
@@ -160,7 +166,8 @@ pub(crate) struct Limits {
     pub(crate) response_bytes_max: usize,
 
     /// How long the body of a keyed request may take to arrive
-    #[arg(long, value_name = "DUR", env = "SEMEL_REQUEST_READ_MAX", default_value = "30s", value_parser = parse_duration)]
+    #[arg(long, value_name = "DUR", env = "SEMEL_REQUEST_READ_MAX", default_value = "30s")]
+    #[arg(value_parser = parse_duration)]
     pub(crate) request_read_max: Duration,
 
     /// Keyed requests in flight, waiting ones included
@@ -176,27 +183,33 @@ pub(crate) struct Limits {
     pub(crate) upstream_idle_max: usize,
 
     /// How long an unused connection to the upstream is kept
-    #[arg(long, value_name = "DUR", env = "SEMEL_UPSTREAM_IDLE", default_value = "30s", value_parser = parse_duration)]
+    #[arg(long, value_name = "DUR", env = "SEMEL_UPSTREAM_IDLE", default_value = "30s")]
+    #[arg(value_parser = parse_duration)]
     pub(crate) upstream_idle: Duration,
 
     /// Keyed requests reuse a connection only if it was used this recently
-    #[arg(long, value_name = "DUR", env = "SEMEL_UPSTREAM_REUSE_KEYED", default_value = "1s", value_parser = parse_duration)]
+    #[arg(long, value_name = "DUR", env = "SEMEL_UPSTREAM_REUSE_KEYED", default_value = "1s")]
+    #[arg(value_parser = parse_duration)]
     pub(crate) upstream_reuse_keyed: Duration,
 
     /// How long opening a connection to the upstream may take
-    #[arg(long, value_name = "DUR", env = "SEMEL_CONNECT", default_value = "5s", value_parser = parse_duration)]
+    #[arg(long, value_name = "DUR", env = "SEMEL_CONNECT", default_value = "5s")]
+    #[arg(value_parser = parse_duration)]
     pub(crate) connect: Duration,
 
     /// How long the upstream may take for the head of its answer
-    #[arg(long, value_name = "DUR", env = "SEMEL_RESPONSE_HEAD", default_value = "60s", value_parser = parse_duration)]
+    #[arg(long, value_name = "DUR", env = "SEMEL_RESPONSE_HEAD", default_value = "60s")]
+    #[arg(value_parser = parse_duration)]
     pub(crate) response_head: Duration,
 
     /// The longest pause between two pieces of an answer
-    #[arg(long, value_name = "DUR", env = "SEMEL_RESPONSE_IDLE", default_value = "5m", value_parser = parse_duration)]
+    #[arg(long, value_name = "DUR", env = "SEMEL_RESPONSE_IDLE", default_value = "5m")]
+    #[arg(value_parser = parse_duration)]
     pub(crate) response_idle: Duration,
 
     /// The longest pause between two pieces of a request's body
-    #[arg(long, value_name = "DUR", env = "SEMEL_BODY_IDLE", default_value = "30s", value_parser = parse_duration)]
+    #[arg(long, value_name = "DUR", env = "SEMEL_BODY_IDLE", default_value = "30s")]
+    #[arg(value_parser = parse_duration)]
     pub(crate) body_idle: Duration,
 
     /// Clients that may be connected; more wait to be accepted
@@ -204,7 +217,8 @@ pub(crate) struct Limits {
     pub(crate) connections_max: usize,
 
     /// How long a client may take for the head of a request
-    #[arg(long, value_name = "DUR", env = "SEMEL_HEADER_READ", default_value = "10s", value_parser = parse_duration)]
+    #[arg(long, value_name = "DUR", env = "SEMEL_HEADER_READ", default_value = "10s")]
+    #[arg(value_parser = parse_duration)]
     pub(crate) header_read: Duration,
 
     /// The longest head of a request, in bytes
@@ -212,11 +226,13 @@ pub(crate) struct Limits {
     pub(crate) header_bytes_max: usize,
 
     /// How long a client's connection may stay without a request
-    #[arg(long, value_name = "DUR", env = "SEMEL_CLIENT_IDLE", default_value = "60s", value_parser = parse_duration)]
+    #[arg(long, value_name = "DUR", env = "SEMEL_CLIENT_IDLE", default_value = "60s")]
+    #[arg(value_parser = parse_duration)]
     pub(crate) client_idle: Duration,
 
     /// How long a client may take no byte of an answer
-    #[arg(long, value_name = "DUR", env = "SEMEL_CLIENT_WRITE", default_value = "30s", value_parser = parse_duration)]
+    #[arg(long, value_name = "DUR", env = "SEMEL_CLIENT_WRITE", default_value = "30s")]
+    #[arg(value_parser = parse_duration)]
     pub(crate) client_write: Duration,
 
     /// Requests that one HTTP/2 connection may have open
@@ -224,11 +240,13 @@ pub(crate) struct Limits {
     pub(crate) streams_max: u32,
 
     /// How long a tunnel (WebSocket) may be silent
-    #[arg(long, value_name = "DUR", env = "SEMEL_TUNNEL_IDLE", default_value = "1h", value_parser = parse_duration)]
+    #[arg(long, value_name = "DUR", env = "SEMEL_TUNNEL_IDLE", default_value = "1h")]
+    #[arg(value_parser = parse_duration)]
     pub(crate) tunnel_idle: Duration,
 
     /// Which fields tell the upstream about the client: x-forwarded, forwarded, both or off
-    #[arg(long, value_name = "KIND", env = "SEMEL_FORWARDING", default_value = "x-forwarded", value_parser = forwarding)]
+    #[arg(long, value_name = "KIND", env = "SEMEL_FORWARDING", default_value = "x-forwarded")]
+    #[arg(value_parser = forwarding)]
     pub(crate) forwarding: Forwarding,
 
     /// Keep such fields of the client and append to them; only behind a proxy of yours
@@ -239,15 +257,18 @@ pub(crate) struct Limits {
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Operations {
     /// After SIGTERM, how long /ready says no before new connections are refused
-    #[arg(long, value_name = "DUR", env = "SEMEL_DRAIN_MIN", default_value = "0s", value_parser = parse_duration)]
+    #[arg(long, value_name = "DUR", env = "SEMEL_DRAIN_MIN", default_value = "0s")]
+    #[arg(value_parser = parse_duration)]
     pub(crate) drain_min: Duration,
 
     /// How long requests in flight may take to end after that
-    #[arg(long, value_name = "DUR", env = "SEMEL_DRAIN_MAX", default_value = "30s", value_parser = parse_duration)]
+    #[arg(long, value_name = "DUR", env = "SEMEL_DRAIN_MAX", default_value = "30s")]
+    #[arg(value_parser = parse_duration)]
     pub(crate) drain_max: Duration,
 
     /// How often expired records are deleted
-    #[arg(long, value_name = "DUR", env = "SEMEL_SWEEP", default_value = "1m", value_parser = parse_duration)]
+    #[arg(long, value_name = "DUR", env = "SEMEL_SWEEP", default_value = "1m")]
+    #[arg(value_parser = parse_duration)]
     pub(crate) sweep: Duration,
 
     /// What is logged, as `tracing` filters: warn, info, semel::http=debug
