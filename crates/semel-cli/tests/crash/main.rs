@@ -9,6 +9,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 #![allow(clippy::disallowed_methods, reason = "real processes are killed at real times")]
 #![allow(clippy::print_stdout, reason = "the last words of a child help when a test fails")]
+#![allow(dead_code, reason = "the operating tests use the rest of the support")]
 
 mod points;
 mod support;

@@ -79,9 +79,15 @@ fn serve(stream: TcpStream, shared: &(Mutex<State>, Condvar)) {
         shared.1.notify_all();
         drop(shared.1.wait_while(state, |state| state.gated == Some(mine)).unwrap());
         let body = format!("{{\"execution\":{mine}}}");
+        let (status, more) = match head.split(' ').nth(1).unwrap_or_default() {
+            "/fail" => ("500 Internal Server Error", ""),
+            "/rolled-back" => ("500 Internal Server Error", "Semel-Outcome: not-applied\r\n"),
+            "/cookie" => ("201 Created", "Set-Cookie: session=1\r\nX-Many: a\r\nX-Many: b\r\n"),
+            _ => ("201 Created", ""),
+        };
         let answer = format!(
-            "HTTP/1.1 201 Created\r\nContent-Type: application/json\r\nLocation: /orders/{mine}\r\n\
-             Content-Length: {}\r\n\r\n{body}",
+            "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nLocation: /orders/{mine}\r\n\
+             {more}Content-Length: {}\r\n\r\n{body}",
             body.len()
         );
         if reader.get_mut().write_all(answer.as_bytes()).is_err() {
@@ -128,15 +134,26 @@ impl Site {
 
     /// A proxy with a lease of 300 ms, halting at `point` if one is named.
     pub(crate) fn proxy(&self, mode: &str, point: Option<&str>) -> Proxy {
-        let mut command = semel();
-        command
-            .args(["proxy", "--listen", "127.0.0.1:0", "--lease", "300ms", "--on-unknown", mode])
-            .args(["--upstream", &format!("http://{}", self.upstream.address)])
-            .args(["--store", &url(&self.store())]);
+        let mut command = self.command(&["--lease", "300ms", "--on-unknown", mode]);
         if let Some(point) = point {
             command.env("SEMEL_FAILPOINT", format!("{point}=halt"));
         }
         Proxy::start(command)
+    }
+
+    /// A proxy with these flags besides listener, upstream and store.
+    pub(crate) fn proxy_with(&self, flags: &[&str]) -> Proxy {
+        Proxy::start(self.command(flags))
+    }
+
+    fn command(&self, flags: &[&str]) -> Command {
+        let mut command = semel();
+        command
+            .args(["proxy", "--listen", "127.0.0.1:0"])
+            .args(["--upstream", &format!("http://{}", self.upstream.address)])
+            .args(["--store", &url(&self.store())])
+            .args(flags);
+        command
     }
 
     /// `semel records …` on this store.
@@ -153,13 +170,13 @@ impl Site {
     }
 }
 
-fn semel() -> Command {
+pub(crate) fn semel() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_semel"));
-    command.env_remove("SEMEL_FAILPOINT").env("SEMEL_LOG", "warn");
+    command.env_remove("SEMEL_FAILPOINT").env("SEMEL_LOG", "info");
     command
 }
 
-fn url(path: &Path) -> String {
+pub(crate) fn url(path: &Path) -> String {
     format!("sqlite:{}", path.display())
 }
 
@@ -171,7 +188,7 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    fn start(mut command: Command) -> Self {
+    pub(crate) fn start(mut command: Command) -> Self {
         let mut child =
             command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("semel starts");
         let (told, stderr) = channel();
@@ -208,6 +225,21 @@ impl Proxy {
         kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
     }
 
+    /// Asks it to stop and gives its exit code.
+    pub(crate) fn wait(&mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+
+    /// Where operators connect, from its log.
+    pub(crate) fn admin(&self) -> SocketAddr {
+        loop {
+            let line = self.stderr.recv_timeout(PATIENCE).expect("a line about the admin listener");
+            if let Some((_, address)) = line.split_once("admin on http://") {
+                return address.trim().parse().unwrap();
+            }
+        }
+    }
+
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -217,8 +249,14 @@ impl Proxy {
     pub(crate) fn send(&self, key: &str) -> Sent {
         let (address, key) = (self.address, key.to_owned());
         let (told, answer) = channel();
-        std::thread::spawn(move || drop(told.send(post(address, &key))));
+        let request = Ask::order(&key);
+        std::thread::spawn(move || drop(told.send(post(address, &request))));
         Sent(answer)
+    }
+
+    /// Sends any request.
+    pub(crate) fn ask_for(&self, request: &Ask) -> Answer {
+        post(self.address, request).expect("an answer")
     }
 
     pub(crate) fn ask(&self, key: &str) -> Answer {
@@ -282,18 +320,66 @@ impl Answer {
         self.body.contains(&format!("/problems/{slug}\""))
     }
 
+    pub(crate) fn headers(&self, name: &str) -> Vec<String> {
+        let lines = self.head.lines().filter_map(|line| line.split_once(':'));
+        let named = lines.filter(|(known, _)| known.eq_ignore_ascii_case(name));
+        named.map(|(_, value)| value.trim().to_owned()).collect()
+    }
+
     pub(crate) fn is_replayed(&self) -> bool {
         self.header("idempotent-replayed").as_deref() == Some("true")
     }
 }
 
-fn post(address: SocketAddr, key: &str) -> Option<Answer> {
+/// A request of a client.
+#[derive(Clone, Debug)]
+pub(crate) struct Ask {
+    pub(crate) method: &'static str,
+    pub(crate) path: String,
+    pub(crate) body: String,
+    pub(crate) fields: Vec<String>,
+}
+
+impl Ask {
+    /// The order that most tests want.
+    pub(crate) fn order(key: &str) -> Self {
+        let body = "{\"item\":\"book\"}".to_owned();
+        let fields =
+            vec![format!("Idempotency-Key: {key}"), "Content-Type: application/json".to_owned()];
+        Self { method: "POST", path: "/orders".to_owned(), body, fields }
+    }
+
+    pub(crate) fn get(path: &str) -> Self {
+        let (path, body) = (path.to_owned(), String::new());
+        Self { method: "GET", path, body, fields: Vec::new() }
+    }
+
+    pub(crate) fn path(mut self, path: &str) -> Self {
+        self.path = path.to_owned();
+        self
+    }
+
+    pub(crate) fn body(mut self, body: &str) -> Self {
+        self.body = body.to_owned();
+        self
+    }
+
+    pub(crate) fn field(mut self, field: &str) -> Self {
+        self.fields.push(field.to_owned());
+        self
+    }
+}
+
+/// One request on a connection of its own.
+pub(crate) fn post(address: SocketAddr, ask: &Ask) -> Option<Answer> {
     let mut stream = TcpStream::connect(address).ok()?;
-    let body = "{\"item\":\"book\"}";
+    let fields: String = ask.fields.iter().map(|field| format!("{field}\r\n")).collect();
     let request = format!(
-        "POST /orders HTTP/1.1\r\nHost: shop\r\nConnection: close\r\nIdempotency-Key: {key}\r\n\
-         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
+        "{} {} HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n{fields}Content-Length: {}\r\n\r\n{}",
+        ask.method,
+        ask.path,
+        ask.body.len(),
+        ask.body
     );
     stream.write_all(request.as_bytes()).ok()?;
     let (head, body) = read_message(&mut BufReader::new(stream))?;

@@ -10,6 +10,8 @@ use semel_http::{StatusRules, UnknownPolicy, parse_duration};
 use crate::cli::StoreArguments;
 
 #[derive(Clone, Debug, clap::Args)]
+// The last one counts, so that a script can add to the flags it was given.
+#[command(args_override_self = true)]
 #[command(after_help = "Settings come from flags, then SEMEL_… variables, then the file of \
     --config (the same names without dashes), then defaults.")]
 pub(crate) struct Arguments {
