@@ -19,8 +19,8 @@ fn a_mistake_in_the_file_is_shown_with_line_and_caret() {
     for (text, expected) in [
         (
             "leese = \"30s\"\n",
-            "error: the setting `leese` is unknown\n --> semel.toml:2:1\n  |\n2 | leese = \"30s\"\n  \
-             | ^^^^^\nhelp: did you mean `lease`?\n",
+            "error: the setting `leese` is unknown\n --> semel.toml:2:1\n  |\n2 | leese = \"30s\"\n\
+             \x20 | ^^^^^\nhelp: did you mean `lease`?\n",
         ),
         (
             "lease = \"30\"\n",
