@@ -212,11 +212,11 @@ impl TransactionalStore for SqliteStore {
         transaction: SqliteTransaction,
         completion: &'a Completion,
     ) -> BoxFuture<'a, Result<Timestamp, Error>> {
-        let (completion, now) = (completion.clone(), self.options.clock.now());
+        let (completion, clock) = (completion.clone(), Arc::clone(&self.options.clock));
         Box::pin(async move {
             let committed = transaction.finish(move |connection| {
                 begin(connection)?;
-                let mut session = Session::new(connection, now);
+                let mut session = Session::new(connection, clock.now());
                 let completed = session.complete(&completion);
                 if completed.is_err() {
                     roll_back(connection)?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_channel::{Receiver, Sender};
 use futures_channel::oneshot;
 use rusqlite::{Connection, TransactionBehavior};
-use semel::{Clock, Error, ErrorKind, Timestamp};
+use semel::{Clock, Error, ErrorKind};
 
 use super::connection;
 use super::fault::{Fault, explain, spoils_connection};
@@ -110,8 +110,7 @@ impl Work {
                 empty.insert(opened)
             }
         };
-        let now = self.settings.clock.now();
-        let outcome = run_group(connection, requests, now);
+        let outcome = run_group(connection, requests, &*self.settings.clock);
         if let Err(Failure::File { error, .. }) = &outcome
             && spoils_connection(error)
         {
@@ -125,12 +124,13 @@ impl Work {
 fn run_group(
     connection: &mut Connection,
     requests: &[Request],
-    now: Timestamp,
+    clock: &dyn Clock,
 ) -> Result<Vec<Result<Answer, Error>>, Failure> {
     let before = |error| Failure::File { error, committing: false };
     let transaction =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(before)?;
-    let mut session = Session::new(&transaction, now);
+    // Read under the lock: waiting for it may have taken seconds of somebody's lease.
+    let mut session = Session::new(&transaction, clock.now());
     let mut answers = Vec::with_capacity(requests.len());
     for request in requests {
         match session.run(request) {
