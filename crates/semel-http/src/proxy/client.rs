@@ -68,8 +68,9 @@ impl Drop for Serving {
 /// What a client is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    Idle,
     Head,
+    Idle,
+    Serving,
 }
 
 /// The bytes of a client's connection, with a limit on how long each phase may take.
@@ -135,25 +136,43 @@ impl ClientIo {
     }
 
     /// Nothing arrived: is the client still in time?
+    ///
+    /// hyper does not look at the connection again when an answer is over, so the timer has to run
+    /// while a request is served as well: when it rings afterwards, the idle time begins. A client
+    /// is let go after one to two times its limit.
     fn poll_patience(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
+        loop {
+            let (phase, limit) = self.phase_now();
+            // Serving needs no time of its own: requests and the upstream have their own limits.
+            if self.phase != Some(phase) && phase != Phase::Serving {
+                self.timer.restart(limit);
+            }
+            self.phase = Some(phase);
+            ready!(self.timer.poll(context));
+            let what = match phase {
+                Phase::Head => "the head of a request took too long",
+                Phase::Idle => "no request came",
+                Phase::Serving => {
+                    self.timer.restart(limit);
+                    continue;
+                }
+            };
+            return Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, what));
+        }
+    }
+
+    fn phase_now(&mut self) -> (Phase, Duration) {
         if self.is_serving() {
-            // The request and the upstream have time-outs of their own.
-            self.phase = None;
-            return Poll::Pending;
+            return (Phase::Serving, self.limits.idle);
         }
         if self.watch.is_over() {
             self.watch.restart();
         }
-        let in_head = self.watch.has_begun() && !self.is_http2;
-        let (phase, limit) =
-            if in_head { (Phase::Head, self.limits.head) } else { (Phase::Idle, self.limits.idle) };
-        if self.phase != Some(phase) {
-            self.timer.restart(limit);
-            self.phase = Some(phase);
+        if self.watch.has_begun() && !self.is_http2 {
+            (Phase::Head, self.limits.head)
+        } else {
+            (Phase::Idle, self.limits.idle)
         }
-        ready!(self.timer.poll(context));
-        let what = if in_head { "the head of a request took too long" } else { "no request came" };
-        Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, what))
     }
 
     /// Bounds how long the client takes nothing.

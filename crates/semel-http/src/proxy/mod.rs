@@ -1,5 +1,6 @@
 //! The reverse proxy: the same [`IdempotencyLayer`] over a pool of connections to one upstream.
 
+mod answering;
 mod client;
 mod forward;
 mod framing;

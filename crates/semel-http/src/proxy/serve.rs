@@ -22,6 +22,7 @@ use tokio_util::task::TaskTracker;
 use tower_layer::Layer;
 use tower_service::Service;
 
+use super::answering::Answering;
 use super::client::{Client, ClientIo};
 use super::timer::Timer;
 use super::upstream::tunnel::{self, Tunnels};
@@ -143,10 +144,7 @@ where
         return;
     }
     let io = TokioIo::new(ClientIo::new(stream, Arc::clone(&client), settings));
-    let service = service_fn(|request| {
-        let (server, client) = (Arc::clone(server), Arc::clone(&client));
-        async move { Ok::<_, Infallible>(server.answer(client, request).await) }
-    });
+    let service = service_fn(|request| server.answer(&client, request));
     let protocol = protocol(settings);
     let mut connection = pin!(protocol.serve_connection_with_upgrades(io, service));
     let mut stop = pin!(server.stop.wait());
@@ -185,40 +183,36 @@ impl<S> Server<S>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone,
 {
-    async fn answer(&self, client: Arc<Client>, request: Request<Incoming>) -> Response<Body> {
+    /// Answers one request. Not an `async fn`, so that a request is moved no more often than
+    /// necessary; see [`exchange`].
+    fn answer(&self, client: &Arc<Client>, mut request: Request<Incoming>) -> Answering<S::Future> {
         let serving = client.serving();
         let is_http1 = request.version() != Version::HTTP_2;
-        match self.forward(&client, request, serving).await {
-            Ok(response) => response,
-            Err(problem) => {
-                let mut response = self.layer.refuse(&problem);
-                if is_http1 {
-                    // Whoever sends such a request is not understood any further.
-                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-                }
-                response
-            }
+        let settings = &self.pool.settings;
+        let protocol = tunnel::wanted(&request);
+        let forwardable = forward::check_framing(&request, client.take_framing())
+            .and_then(|()| forward::prepare(&mut request, client, settings, &self.pool.target));
+        if let Err(problem) = forwardable {
+            return Answering::ready(self.refuse(&problem, is_http1));
         }
+        if let Some(protocol) = protocol {
+            let (pool, tunnels) = (Arc::clone(&self.pool), self.tunnels.clone());
+            let layer = self.layer.clone();
+            return Answering::tunnel(async move {
+                let opened = tunnel::open(pool, &tunnels, request, protocol, serving).await;
+                opened.unwrap_or_else(|problem| layer.refuse(&problem))
+            });
+        }
+        Answering::forwarded(self.service.clone().call(request.map(Body::new)), serving)
     }
 
-    async fn forward(
-        &self,
-        client: &Client,
-        mut request: Request<Incoming>,
-        serving: super::Serving,
-    ) -> Result<Response<Body>, Problem> {
-        let settings = &self.pool.settings;
-        forward::check_framing(&request, client.take_framing())?;
-        let protocol = tunnel::wanted(&request);
-        forward::prepare(&mut request, client, settings, &self.pool.target)?;
-        if let Some(protocol) = protocol {
-            let pool = Arc::clone(&self.pool);
-            return tunnel::open(pool, &self.tunnels, request, protocol, serving).await;
+    fn refuse(&self, problem: &Problem, is_http1: bool) -> Response<Body> {
+        let mut response = self.layer.refuse(problem);
+        if is_http1 {
+            // Whoever sends such a request is not understood any further.
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        let mut service = self.service.clone();
-        let Ok(mut response) = service.call(request.map(Body::new)).await;
-        response.body_mut().hold(serving);
-        Ok(response)
+        response
     }
 }
 

@@ -135,13 +135,12 @@ pub(super) fn relay(
     mut connection: Box<Connection>,
     pool: &Arc<Pool>,
     permit: OwnedSemaphorePermit,
-    context: &mut Context<'_>,
 ) -> Body {
     let (front, is_over) = look_ahead(&mut body);
     if is_over {
         if !connection.is_ready() {
-            // The end of the body may still have to be noticed.
-            connection.drive(context);
+            // The end of the body may still have to be noticed. Nobody has to be woken for it.
+            connection.drive(&mut Context::from_waker(Waker::noop()));
         }
         pool.put(connection);
         let data = front.and_then(|frame| frame.into_data().ok()).unwrap_or_default();

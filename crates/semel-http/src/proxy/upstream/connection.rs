@@ -73,33 +73,37 @@ impl Connection {
         self.is_ready()
     }
 
-    /// Sends a request and waits for the head of the answer.
-    pub(super) async fn send(
-        &mut self,
+    /// Sends a request and waits for the head of the answer. The request is handed over before the
+    /// future is made, which is why this is no `async fn`.
+    pub(super) fn send<'a>(
+        &'a mut self,
         request: Request<Body>,
-        progress: Option<&Progress>,
-        settings: &Settings,
-    ) -> Sent {
+        progress: Option<&'a Progress>,
+        settings: &'a Settings,
+    ) -> impl Future<Output = Sent> + Send + 'a {
         let Self { sender, driver, timer, .. } = self;
-        let mut deadline = Deadline::new(timer, progress, settings);
-        let mut sent = pin!(sender.try_send_request(request));
-        std::future::poll_fn(|context| {
-            if let Some(live) = driver
-                && Pin::new(live).poll(context).is_ready()
-            {
-                *driver = None;
-            }
-            let mut no_waker = Context::from_waker(Waker::noop());
-            match sent.as_mut().poll(&mut no_waker) {
-                Poll::Ready(Ok(response)) => Poll::Ready(Sent::Answered(response)),
-                Poll::Ready(Err(mut error)) => Poll::Ready(match error.take_message() {
-                    Some(request) => Sent::Unsent(Box::new(request)),
-                    None => Sent::Lost(error.into_error()),
-                }),
-                Poll::Pending => deadline.poll(context),
-            }
-        })
-        .await
+        let sent = sender.try_send_request(request);
+        async move {
+            let mut deadline = Deadline::new(timer, progress, settings);
+            let mut sent = pin!(sent);
+            std::future::poll_fn(|context| {
+                if let Some(live) = driver
+                    && Pin::new(live).poll(context).is_ready()
+                {
+                    *driver = None;
+                }
+                let mut no_waker = Context::from_waker(Waker::noop());
+                match sent.as_mut().poll(&mut no_waker) {
+                    Poll::Ready(Ok(response)) => Poll::Ready(Sent::Answered(response)),
+                    Poll::Ready(Err(mut error)) => Poll::Ready(match error.take_message() {
+                        Some(request) => Sent::Unsent(Box::new(request)),
+                        None => Sent::Lost(error.into_error()),
+                    }),
+                    Poll::Pending => deadline.poll(context),
+                }
+            })
+            .await
+        }
     }
 }
 

@@ -1,82 +1,82 @@
 //! One request at the upstream.
 
-use std::future::poll_fn;
+use std::future::Future;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use http::{Request, Response};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::body::{receive, relay};
+use super::body::{Progress, receive, relay};
 use super::connection::{Connection, Sent};
 use super::pool::Pool;
-use crate::answer::{PROBLEMS_PATH, Problem, Refusal};
+use crate::answer::{Problem, Refusal};
 use crate::body::Body;
 use crate::hop;
 use crate::proxy::timer::Timer;
 
 /// Sends a request to the upstream and gives its answer, or the problem that says for certain
 /// whether the request was sent.
-pub(crate) async fn exchange(
+///
+/// A future is moved as a whole several times on its way into a connection's task, so this one is
+/// kept small: what can be done before it is made is done, and what is rare is boxed.
+pub(crate) fn exchange(
     pool: Arc<Pool>,
     problem_base: Arc<str>,
     request: Request<Body>,
-) -> Response<Body> {
-    match try_exchange(&pool, request).await {
-        Ok(response) => response,
-        Err(problem) => {
-            let base = if problem_base.is_empty() { PROBLEMS_PATH } else { &problem_base };
-            problem.response(base)
-        }
-    }
-}
-
-async fn try_exchange(pool: &Arc<Pool>, request: Request<Body>) -> Result<Response<Body>, Problem> {
-    let permit = place(pool).await?;
+) -> impl Future<Output = Response<Body>> + Send {
     let is_keyed = request.extensions().get::<semel::Context>().is_some();
-    let settings = &pool.settings;
-    let mut idle_max =
-        if is_keyed { settings.upstream_reuse_keyed } else { settings.upstream_idle };
     let (parts, body) = request.into_parts();
     let (body, progress) = match body.into_incoming() {
         Ok(incoming) => receive(incoming),
         Err(body) => (body, None),
     };
-    let mut request = Request::from_parts(parts, body);
+    let request = Box::new(Request::from_parts(parts, body));
+    async move {
+        match try_exchange(&pool, request, progress, is_keyed).await {
+            Ok(response) => response,
+            Err(problem) => problem.response(&problem_base),
+        }
+    }
+}
+
+async fn try_exchange(
+    pool: &Arc<Pool>,
+    mut request: Box<Request<Body>>,
+    progress: Option<Progress>,
+    is_keyed: bool,
+) -> Result<Response<Body>, Problem> {
+    let permit = match Arc::clone(&pool.permits).try_acquire_owned() {
+        Ok(permit) => permit,
+        Err(_) => Box::pin(wait_for_place(pool)).await?,
+    };
+    let settings = &pool.settings;
+    let mut idle_max =
+        if is_keyed { settings.upstream_reuse_keyed } else { settings.upstream_idle };
     loop {
         let mut connection = match pool.take(idle_max) {
             Some(connection) => connection,
-            None => open(pool).await?,
+            None => Box::pin(open(pool)).await?,
         };
         // A safe request without a body may be sent again (RFC 9110 §9.2.2) when a connection that
         // had been idle turns out to be closed. Nothing else ever is.
         let again = (connection.is_reused && !is_keyed && progress.is_none())
             .then(|| copy_of_safe(&request, &connection))
             .flatten();
-        match connection.send(request, progress.as_ref(), settings).await {
-            Sent::Answered(response) => {
-                return Ok(answer(pool, connection, permit, response).await);
-            }
-            Sent::Unsent(unsent) if connection.is_reused => {
-                request = *unsent;
-                idle_max = Duration::ZERO;
-            }
-            Sent::Lost(_) if let Some(again) = again => {
-                request = again;
-                idle_max = Duration::ZERO;
-            }
+        match connection.send(*request, progress.as_ref(), settings).await {
+            Sent::Answered(response) => return Ok(answer(pool, connection, permit, response)),
+            Sent::Unsent(unsent) if connection.is_reused => request = unsent,
+            Sent::Lost(_) if let Some(again) = again => request = again,
             failed => return Err(problem_of(failed)),
         }
+        idle_max = Duration::ZERO;
     }
 }
 
 /// Waits for a place among the requests at the upstream.
-async fn place(pool: &Pool) -> Result<OwnedSemaphorePermit, Problem> {
+#[cold]
+async fn wait_for_place(pool: &Pool) -> Result<OwnedSemaphorePermit, Problem> {
     let permits = Arc::clone(&pool.permits);
-    if let Ok(permit) = Arc::clone(&permits).try_acquire_owned() {
-        return Ok(permit);
-    }
     let mut patience = Timer::new(pool.settings.connect);
     let permit = tokio::select! {
         biased;
@@ -107,7 +107,7 @@ fn unreachable() -> Problem {
 }
 
 /// A copy to send again, made only where the connection was idle long enough to be in doubt.
-fn copy_of_safe(request: &Request<Body>, connection: &Connection) -> Option<Request<Body>> {
+fn copy_of_safe(request: &Request<Body>, connection: &Connection) -> Option<Box<Request<Body>>> {
     use http_body::Body as _;
     let is_safe = request.method().is_safe() && request.body().is_end_stream();
     if !is_safe || connection.used_at.elapsed() < Duration::from_secs(1) {
@@ -117,10 +117,10 @@ fn copy_of_safe(request: &Request<Body>, connection: &Connection) -> Option<Requ
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.headers_mut() = request.headers().clone();
-    Some(copy)
+    Some(Box::new(copy))
 }
 
-async fn answer(
+fn answer(
     pool: &Arc<Pool>,
     connection: Box<Connection>,
     permit: OwnedSemaphorePermit,
@@ -128,15 +128,7 @@ async fn answer(
 ) -> Response<Body> {
     let (mut parts, body) = response.into_parts();
     hop::strip(&mut parts.headers);
-    let mut taken = Some((body, connection, permit));
-    let body = poll_fn(|context| {
-        let body = taken
-            .take()
-            .map(|(body, connection, permit)| relay(body, connection, pool, permit, context));
-        Poll::Ready(body.unwrap_or_default())
-    })
-    .await;
-    Response::from_parts(parts, body)
+    Response::from_parts(parts, relay(body, connection, pool, permit))
 }
 
 fn problem_of(failed: Sent) -> Problem {
@@ -154,5 +146,22 @@ fn problem_of(failed: Sent) -> Problem {
             Problem::new(Refusal::UpstreamLost, detail)
         }
         Sent::Unsent(_) | Sent::Answered(_) => unreachable(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::settings::Settings;
+
+    /// Futures are moved as a whole several times on their way into a connection's task.
+    #[test]
+    fn the_future_of_an_exchange_stays_small() {
+        let settings = Settings::new("http://app");
+        let target = settings.validate().unwrap();
+        let pool = Arc::new(Pool::new(settings, target));
+        let future = exchange(pool, Arc::from("/"), Request::new(Body::empty()));
+        let bytes = size_of_val(&future);
+        assert!(bytes <= 1024, "{bytes}");
     }
 }
