@@ -14,7 +14,7 @@ const PASSED: [(&str, Died); 8] = [
     ("before_answer", Died::Stored),
 ];
 
-/// Points of handlers that bring their own transaction; the orders example dies there.
+/// Points of handlers that bring their own transaction; the SQLite store's own tests die there.
 const TRANSACTIONAL: [&str; 2] = ["in_tx_before_commit", "after_commit"];
 
 #[derive(Clone, Copy, PartialEq)]

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 #![allow(clippy::disallowed_methods, reason = "real processes are killed at real times")]
+#![allow(clippy::print_stdout, reason = "children tell their parent how far they are")]
 
 mod damage;
 mod processes;

@@ -8,11 +8,11 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use semel::Store;
 use semel::store::Claimed;
+use semel::{Store, TransactionalStore};
 use semel_stores::sqlite::SqliteStore;
 
-use super::support::{answer, block_on, completion, finish, now, request};
+use super::support::{acquire, answer, block_on, completion, finish, now, request};
 
 const WORK: &str = "SEMEL_TEST_WORK";
 const PATH: &str = "SEMEL_TEST_PATH";
@@ -136,4 +136,66 @@ fn two_processes_never_hold_one_claim_and_never_share_a_counter() {
     counters.dedup();
     assert_eq!(counters.len(), KEYS, "a counter was given twice");
     assert!(now().as_millis() > 0);
+}
+
+/// Claims the key and commits one order together with its record.
+fn order(store: &SqliteStore, key: &str, lease: std::time::Duration) {
+    let mut claim = request(key);
+    claim.lease = lease;
+    let claimed = block_on(store.claim(&claim)).unwrap();
+    let Claimed::Acquired { fence, .. } = claimed else { panic!("not acquired: {claimed:?}") };
+    block_on(async {
+        let transaction = store.begin().await.unwrap();
+        let insert = "INSERT INTO orders VALUES ('book')";
+        transaction.with(|it| it.execute(insert, ())).await.unwrap();
+        store.commit(transaction, &completion(key, fence, "ordered")).await.unwrap();
+    });
+}
+
+/// Halts this process at the point that its work names.
+fn halt(point: &str) {
+    if std::env::var(WORK).is_ok_and(|work| work == point) {
+        println!("\nhalted");
+        loop {
+            std::thread::park();
+        }
+    }
+}
+
+#[test]
+fn a_transaction_killed_around_its_commit_leaves_both_or_nothing_and_ends_in_one_row() {
+    let case = "a_transaction_killed_around_its_commit_leaves_both_or_nothing_and_ends_in_one_row";
+    if let Some((_, store)) = work() {
+        semel::failpoint::install(halt);
+        order(&store, "k", std::time::Duration::from_millis(1));
+        return;
+    }
+    for round in 0..20 {
+        for (point, is_committed) in [("in_tx_before_commit", false), ("after_commit", true)] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("shop.db");
+            let shop = rusqlite::Connection::open(&path).unwrap();
+            shop.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE orders (item TEXT)")
+                .unwrap();
+            let orders = || -> i64 {
+                shop.query_row("SELECT count(*) FROM orders", (), |row| row.get(0)).unwrap()
+            };
+            let mut doomed = child(case, &path, point);
+            let mut lines = BufReader::new(doomed.stdout.take().unwrap()).lines();
+            let halted = lines.any(|line| line.is_ok_and(|line| line == "halted"));
+            assert!(halted, "{point} was never passed");
+            doomed.kill().unwrap();
+            doomed.wait().unwrap();
+            let store = SqliteStore::open(&path).unwrap();
+            let record = block_on(store.get(&super::support::id("k"))).unwrap().unwrap();
+            let is_recorded = record.state.name() == "completed";
+            assert_eq!((orders(), is_recorded), (i64::from(is_committed), is_committed), "{point}");
+            if !is_committed {
+                // What did not commit provably did nothing, so it is run again.
+                order(&store, "k", std::time::Duration::from_secs(30));
+            }
+            assert_eq!((orders(), answer(&store, "k").as_str()), (1, "ordered"), "{round} {point}");
+            acquire(&store, "another");
+        }
+    }
 }
