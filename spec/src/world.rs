@@ -373,14 +373,7 @@ impl Model for World {
                 moment.callers[who].at = At::Answered(by);
             }
             Act::Apply(who) => self.act(&mut moment, who),
-            Act::Check(who) => {
-                let mark = moment.callers[who].mark;
-                let live = moment
-                    .shelf
-                    .entry
-                    .is_some_and(|entry| entry.mark == mark && entry.phase == Phase::Running(true));
-                moment.callers[who].at = if live { At::Checked } else { At::Late };
-            }
+            Act::Check(who) => moment.check(who),
             Act::Claim(who, heard) => {
                 moment.lost_answers -= u8::from(!heard);
                 self.claim(&mut moment, who, heard);
