@@ -14,6 +14,9 @@ use crate::store::{
     Renewal, StateFilter, Store, Summary,
 };
 
+/// Takeovers of one record that are remembered, the latest ones.
+const AUDIT_MAX: usize = 1000;
+
 /// Keeps records in the memory of this process: gone when it ends, invisible to others.
 ///
 /// Bounded: once it holds [`MemoryStore::with_records_max`] records (a million by default) and
@@ -81,6 +84,12 @@ impl MemoryStore {
             let entries = shelf.audit.entry(request.id.clone()).or_default();
             if entries.last().is_none_or(|last| last.fence != entry.fence) {
                 entries.push(entry);
+                let surplus = entries.len().saturating_sub(AUDIT_MAX);
+                entries.drain(..surplus);
+            }
+            // Histories outlive their records; they are bounded like them.
+            if shelf.audit.len() > self.records_max {
+                shelf.audit.pop_first();
             }
         }
         Ok(claimed)

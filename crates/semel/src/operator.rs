@@ -16,6 +16,15 @@ use crate::store::{
     Action, ClaimRequest, Claimed, Completion, Release, ReleaseVerdict, Store, Takeover,
 };
 
+/// Who decides, and why; both are kept in the record's history.
+#[derive(Clone, Copy, Debug)]
+pub struct By<'a> {
+    /// Who decides.
+    pub actor: &'a str,
+    /// Why; never empty.
+    pub reason: &'a str,
+}
+
 /// How long a decision may take to be written.
 const LEASE: Duration = Duration::from_secs(30);
 
@@ -28,11 +37,12 @@ pub async fn complete(
     store: &dyn Store,
     random: &dyn Random,
     id: &RecordId,
-    by: (&str, &str),
+    by: By<'_>,
     outcome: Outcome,
     retention: Duration,
 ) -> Result<Timestamp, Error> {
-    let fence = take_over(store, random, id, Takeover::new(Action::Complete, by.0, by.1)?).await?;
+    let fence =
+        take_over(store, random, id, Takeover::new(Action::Complete, by.actor, by.reason)?).await?;
     store.complete(&Completion { id: id.clone(), fence, outcome, retention }).await
 }
 
@@ -44,9 +54,9 @@ pub async fn release(
     store: &dyn Store,
     random: &dyn Random,
     id: &RecordId,
-    by: (&str, &str),
+    by: By<'_>,
 ) -> Result<(), Error> {
-    free(store, random, id, Takeover::new(Action::Release, by.0, by.1)?).await
+    free(store, random, id, Takeover::new(Action::Release, by.actor, by.reason)?).await
 }
 
 /// Forgets a finished outcome: a retry of it will run again.
@@ -57,9 +67,9 @@ pub async fn purge(
     store: &dyn Store,
     random: &dyn Random,
     id: &RecordId,
-    by: (&str, &str),
+    by: By<'_>,
 ) -> Result<(), Error> {
-    free(store, random, id, Takeover::new(Action::Purge, by.0, by.1)?).await
+    free(store, random, id, Takeover::new(Action::Purge, by.actor, by.reason)?).await
 }
 
 async fn free(

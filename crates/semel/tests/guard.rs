@@ -557,7 +557,7 @@ fn an_operator_decides_and_callers_hear_the_decision() {
     assert!(matches!(unknown.finish().unwrap(), Executed::Unknown { .. }));
     let id = guard.record_id(&tenant(), &key());
     let outcome = Outcome::json(Verdict::Succeeded, &17).unwrap();
-    let by = ("ops", "order 17 is in the table");
+    let by = semel::operator::By { actor: "ops", reason: "order 17 is in the table" };
     let (store, random): (&dyn Store, _) = (&*bench.store, semel::SystemRandom);
     let retention = Duration::from_secs(3600);
     start(semel::operator::complete(store, &random, &id, by, outcome, retention)).finish().unwrap();
@@ -567,7 +567,8 @@ fn an_operator_decides_and_callers_hear_the_decision() {
     assert_eq!(again.kind(), ErrorKind::Invalid);
     start(semel::operator::purge(store, &random, &id, by)).finish().unwrap();
     assert_eq!(count(&guard, &Arc::default()).finish().unwrap().value, 1);
-    let silent = semel::operator::release(store, &random, &id, ("ops", " "));
+    let silent =
+        semel::operator::release(store, &random, &id, semel::operator::By { reason: " ", ..by });
     assert!(start(silent).finish().unwrap_err().to_string().contains("reason"));
 }
 

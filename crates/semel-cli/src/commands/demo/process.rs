@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
 use crate::failure::Failure;
@@ -69,7 +69,16 @@ impl Drop for Process {
 
 /// This program, without the settings of its caller's environment.
 pub(super) fn command() -> std::io::Result<Command> {
-    let mut command = Command::new(std::env::current_exe()?);
+    // Asked once: a program that is replaced while it runs no longer has a path.
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    let program = match PROGRAM.get() {
+        Some(program) => program,
+        None => {
+            let program = std::env::current_exe()?;
+            PROGRAM.get_or_init(|| program)
+        }
+    };
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("SEMEL_") {
             command.env_remove(name);

@@ -1,5 +1,6 @@
 //! Log lines on standard error, with a level that can be changed while the proxy runs.
 
+use std::io::IsTerminal;
 use std::sync::Arc;
 
 use tracing_subscriber::filter::EnvFilter;
@@ -34,7 +35,9 @@ pub(super) fn start(filter: &str, as_json: bool) -> Result<Levels, Failure> {
     })?;
     let (filter, handle) = reload::Layer::new(filter);
     let registry = tracing_subscriber::registry().with(filter);
-    let lines = fmt::layer().with_writer(std::io::stderr);
+    // Colours are for people; in a file or the journal they break every search for a word.
+    let is_terminal = std::io::stderr().is_terminal();
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(is_terminal);
     let started = if as_json {
         registry.with(lines.json()).try_init()
     } else {

@@ -2,9 +2,11 @@
 
 use std::sync::OnceLock;
 
-use clap::ArgMatches;
 use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory};
 use serde_json::{Map, Value, json};
+
+use crate::cli::Cli;
 
 static SOURCES: OnceLock<Value> = OnceLock::new();
 
@@ -16,8 +18,10 @@ pub(crate) fn remember(matches: Option<&ArgMatches>) {
     let Some(matches) = matches else { return };
     let mut settings = Map::new();
     let is_file = matches.contains_id("config") && matches.get_raw("config").is_some();
-    for id in matches.ids().map(clap::Id::as_str) {
-        // Groups have ids as well; they have no raw values.
+    let called = Cli::command();
+    let flags = called.find_subcommand("proxy").into_iter().flat_map(clap::Command::get_arguments);
+    // The flags and not the ids of the matches, which name the groups of flags as well.
+    for id in flags.map(|flag| flag.get_id().as_str()) {
         let Ok(Some(raw)) = matches.try_get_raw(id) else { continue };
         let source = match matches.value_source(id) {
             Some(ValueSource::CommandLine) => "flag",

@@ -16,7 +16,7 @@ const SWEEP_STEP: usize = 1000;
 
 pub(super) async fn release(store: &dyn Inspect, decision: Decision) -> Result<(), Failure> {
     let id = find::one(store, &decision.target).await?;
-    let by = (decision.because.actor.as_str(), decision.because.reason.as_str());
+    let by = decision.because.by();
     operator::release(store, &SystemRandom, &id, by).await?;
     tell(&id, decision.json, "released", "the key is free again: a retry will run");
     Ok(())
@@ -26,7 +26,7 @@ pub(super) async fn complete(store: &dyn Inspect, completion: Completion) -> Res
     let outcome = outcome_of(&completion)?;
     let Completion { decision, retention, .. } = completion;
     let id = find::one(store, &decision.target).await?;
-    let by = (decision.because.actor.as_str(), decision.because.reason.as_str());
+    let by = decision.because.by();
     let expires_at = operator::complete(store, &SystemRandom, &id, by, outcome, retention).await?;
     let until = format!("retries get this answer until {}", text::time(expires_at));
     tell(&id, decision.json, "completed", &until);
@@ -53,7 +53,8 @@ pub(super) async fn purge(store: &dyn Inspect, purge: Purge) -> Result<(), Failu
     let target = Target { key, tenant: purge.tenant, operation: purge.operation };
     let id = find::one(store, &target).await?;
     let reason = purge.reason.unwrap_or_default();
-    operator::purge(store, &SystemRandom, &id, (&purge.actor, &reason)).await?;
+    let by = operator::By { actor: &purge.actor, reason: &reason };
+    operator::purge(store, &SystemRandom, &id, by).await?;
     tell(&id, purge.json, "purged", "the answer is forgotten: a retry will run again");
     Ok(())
 }

@@ -8,6 +8,7 @@ mod ls;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use semel::operator;
 use semel_http::parse_duration;
 use semel_stores::{Opened, Purpose};
 
@@ -70,6 +71,12 @@ struct Because {
     /// Who decides; kept in the audit trail
     #[arg(long, value_name = "NAME", env = "USER", default_value = "unknown")]
     actor: String,
+}
+
+impl Because {
+    fn by(&self) -> operator::By<'_> {
+        operator::By { actor: &self.actor, reason: &self.reason }
+    }
 }
 
 #[derive(Debug, clap::Args)]
