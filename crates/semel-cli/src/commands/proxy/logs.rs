@@ -36,8 +36,8 @@ pub(super) fn start(filter: &str, as_json: bool) -> Result<Levels, Failure> {
     let (filter, handle) = reload::Layer::new(filter);
     let registry = tracing_subscriber::registry().with(filter);
     // Colours are for people; in a file or the journal they break every search for a word.
-    let is_terminal = std::io::stderr().is_terminal();
-    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(is_terminal);
+    let lines = fmt::layer().with_writer(std::io::stderr);
+    let lines = if std::io::stderr().is_terminal() { lines } else { lines.with_ansi(false) };
     let started = if as_json {
         registry.with(lines.json()).try_init()
     } else {
