@@ -52,15 +52,19 @@ async fn serve(arguments: Arguments) -> Result<(), Failure> {
     check(&arguments)?;
     let levels = logs::start(&arguments.operations.log, arguments.operations.log_json)?;
     let metrics = metrics::install()?;
+    // Before the store, so that a wrong address does not leave an empty one behind.
+    let listener = bind("listen", &arguments.listen).await?;
+    let admin_listener = match &arguments.admin {
+        Some(address) => Some(bind("admin", address).await?),
+        None => None,
+    };
     let Opened { store, fingerprint_key, .. } =
         semel_stores::open(&arguments.store.url()?, Purpose::Serve)?;
     let secret = build::secret(&arguments)?.unwrap_or(fingerprint_key);
     let proxy = build::proxy(&arguments, Arc::clone(&store), secret)?;
     let mut stop = Stop::new()?;
-    let listener = bind("listen", &arguments.listen).await?;
     let draining = Arc::new(AtomicBool::new(false));
-    if let Some(address) = &arguments.admin {
-        let admin_listener = bind("admin", address).await?;
+    if let Some(admin_listener) = admin_listener {
         if let Ok(address) = admin_listener.local_addr() {
             tracing::info!("admin on http://{address}");
         }
