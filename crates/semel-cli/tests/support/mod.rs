@@ -3,6 +3,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 #[path = "../crash/support.rs"]
@@ -19,6 +20,16 @@ pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     while !holds() {
         assert!(Instant::now() < deadline, "it never came true that {what}");
     }
+}
+
+/// A proxy of this site that is not started yet, for what is no flag: its environment.
+pub(crate) fn proxy_command(site: &Site, flags: &[&str]) -> Command {
+    let mut command = semel();
+    command
+        .args(["proxy", "--listen", "127.0.0.1:0", "--store", &url(&site.store())])
+        .args(["--upstream", &format!("http://{}", site.upstream.address)])
+        .args(flags);
+    command
 }
 
 /// Runs `semel` in this folder and gives the exit code and everything that it said.
