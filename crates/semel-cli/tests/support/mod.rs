@@ -6,9 +6,12 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+pub(crate) mod late;
+mod logged;
 #[path = "../crash/support.rs"]
 mod site;
 
+pub(crate) use logged::Logged;
 pub(crate) use site::*;
 
 /// Nothing here takes this long unless it hangs.
