@@ -26,9 +26,8 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use nix::sys::signal::Signal;
 
-use self::support::{
-    Ask, Logged, PATIENCE, Proxy, Site, document, late, post, proxy_command, until,
-};
+use self::support::logged::Logged;
+use self::support::{Ask, PATIENCE, Proxy, Site, document, late, post, proxy_command, until};
 
 #[test]
 fn a_proxy_starts_before_its_upstream_and_the_same_key_runs_once_it_is_there() {

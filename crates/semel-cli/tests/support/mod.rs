@@ -7,11 +7,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 pub(crate) mod late;
-mod logged;
+pub(crate) mod logged;
 #[path = "../crash/support.rs"]
 mod site;
 
-pub(crate) use logged::Logged;
 pub(crate) use site::*;
 
 /// Nothing here takes this long unless it hangs.
