@@ -36,6 +36,11 @@ impl Failure {
         Self { is_told: true, ..Self::new(1, "") }
     }
 
+    /// It was called wrongly, and somebody else has said so. Exit code 2.
+    pub(crate) fn told_usage() -> Self {
+        Self { is_told: true, ..Self::new(2, "") }
+    }
+
     fn new(exit: u8, message: impl Display) -> Self {
         let message = message.to_string();
         Self { exit, code: None, message, causes: Vec::new(), help: None, is_told: false }

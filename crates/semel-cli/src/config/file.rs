@@ -4,6 +4,7 @@ use clap::{Arg, ArgAction, Command};
 use toml::de::{DeTable, DeValue};
 
 use super::problem;
+use super::rivals::RIVALS;
 use crate::failure::Failure;
 use crate::text;
 
@@ -36,7 +37,13 @@ impl File {
         })?;
         let mut file = Self { path: path.to_owned(), text, entries: Vec::new() };
         file.entries = file.parse()?;
+        file.refuse_doubles()?;
         Ok(file)
+    }
+
+    /// The flags that the file sets.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().map(|entry| entry.name.as_str())
     }
 
     /// Checks every name and value against the flags of the proxy, and makes them defaults.
@@ -49,6 +56,29 @@ impl File {
             })
         });
         failure.map_or(Ok(command), Err)
+    }
+
+    /// Refuses a setting in both spellings, and two settings that say the same thing.
+    fn refuse_doubles(&self) -> Result<(), Failure> {
+        let says = |entry: &&Entry| entry.values != ["false"];
+        for (at, entry) in self.entries.iter().enumerate() {
+            let is_rival = |other: &&Entry| {
+                let pair = [entry.name.as_str(), other.name.as_str()];
+                RIVALS.iter().any(|[one, two]| pair == [*one, *two] || pair == [*two, *one])
+            };
+            let others = || self.entries[..at].iter();
+            let message = if others().any(|other| other.name == entry.name) {
+                format!("the setting `{}` is there twice; `-` and `_` are the same", entry.name)
+            } else if let Some(other) =
+                others().filter(says).find(is_rival).filter(|_| says(&entry))
+            {
+                format!("`{}` cannot be used with `{}`; give one", entry.name, other.name)
+            } else {
+                continue;
+            };
+            return Err(problem::at(&self.path, &self.text, entry.name_span.clone(), &message));
+        }
+        Ok(())
     }
 
     fn fill(&self, mut proxy: Command) -> Result<Command, Failure> {
@@ -130,6 +160,8 @@ impl File {
                 value_span: value.span(),
             });
         }
+        // In the order of the file, so that the second of two is the one that is complained about.
+        entries.sort_by_key(|entry| entry.name_span.start);
         Ok(entries)
     }
 }
@@ -147,5 +179,47 @@ fn scalar_of(value: &DeValue<'_>) -> Option<String> {
         DeValue::Integer(value) => Some(value.as_str().replace('_', "")),
         DeValue::String(value) => Some(value.to_string()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::cli::Cli;
+
+    /// A value that the flag takes: its default, or one for its kind.
+    fn sample(flag: &Arg) -> String {
+        if matches!(flag.get_action(), ArgAction::SetTrue) {
+            return "true".to_owned();
+        }
+        if let Some(default) = flag.get_default_values().first() {
+            return format!("{:?}", default.to_string_lossy());
+        }
+        let kind = flag.get_value_names().and_then(|names| names.first());
+        match kind.map(clap::builder::Str::as_str) {
+            Some("DUR") => "\"5s\"".to_owned(),
+            _ => "\"x\"".to_owned(),
+        }
+    }
+
+    #[test]
+    fn every_flag_of_the_proxy_can_stand_in_a_file() {
+        let command = Cli::command();
+        let proxy = command.find_subcommand("proxy").unwrap();
+        let flags = proxy.get_arguments();
+        let flags = flags.filter(|flag| flag.get_long().is_some_and(|it| it != "config"));
+        let mut count = 0;
+        for flag in flags {
+            let text = format!("{} = {}\n", flag.get_long().unwrap(), sample(flag));
+            let folder = std::env::temp_dir();
+            let file = File { path: folder, text, entries: Vec::new() };
+            let file = File { entries: file.parse().unwrap(), ..file };
+            let filled = file.as_defaults(Cli::command());
+            assert!(filled.is_ok(), "{}: {:?}", file.text, filled.err());
+            count += 1;
+        }
+        assert!(count > 40, "only {count} flags were tried");
     }
 }

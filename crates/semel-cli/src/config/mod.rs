@@ -1,11 +1,13 @@
-//! The proxy's configuration file.
+//! The proxy's configuration file, and which source of a setting counts.
 
 mod file;
 mod problem;
+mod rivals;
 
 use std::path::Path;
 
 pub(crate) use file::File;
+pub(crate) use rivals::{Rivals, Settled, Source, losers};
 
 use crate::failure::Failure;
 

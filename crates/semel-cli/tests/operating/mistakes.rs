@@ -63,7 +63,7 @@ fn a_wrong_store_is_named_with_its_rule_and_no_password() {
 #[test]
 fn looking_at_a_store_that_is_not_there_makes_none() {
     for command in [&["records", "ls"][..], &["records", "get", "k"], &["doctor"]] {
-        refused(command, 1, &["there is no store at semel.db", "E0102"]);
+        refused(command, 1, &["there is no store at ", "semel.db", "E0102"]);
     }
 }
 

@@ -4,14 +4,17 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::ArgMatches;
+use clap::builder::BoolishValueParser;
 use semel_http::proxy::Forwarding;
 use semel_http::{StatusRules, UnknownPolicy, parse_duration};
 
 use crate::cli::StoreArguments;
+use crate::config::{Rivals, Settled, Source};
 
 #[derive(Clone, Debug, clap::Args)]
 // The last one counts, so that a script can add to the flags it was given.
-#[command(args_override_self = true)]
+#[command(args_override_self = true, allow_negative_numbers = true)]
 #[command(after_help = "Settings come from flags, then SEMEL_… variables, then the file of \
     --config (the same names without dashes), then defaults.")]
 pub(crate) struct Arguments {
@@ -37,6 +40,12 @@ pub(crate) struct Arguments {
     #[command(flatten, next_help_heading = "Keys and answers")]
     pub(crate) keys: Keys,
 
+    #[command(flatten, next_help_heading = "Keys and answers")]
+    pub(crate) tenant: Settled<Tenant>,
+
+    #[command(flatten, next_help_heading = "Keys and answers")]
+    pub(crate) secret: Settled<Secret>,
+
     #[command(flatten, next_help_heading = "Executions")]
     pub(crate) executions: Executions,
 
@@ -59,7 +68,7 @@ pub(crate) struct Keys {
     pub(crate) key_pointer: Option<String>,
 
     /// Refuse guarded requests without a key instead of letting them pass
-    #[arg(long, env = "SEMEL_REQUIRE_KEY")]
+    #[arg(long, env = "SEMEL_REQUIRE_KEY", value_parser = BoolishValueParser::new())]
     pub(crate) require_key: bool,
 
     /// Methods that are guarded
@@ -67,27 +76,9 @@ pub(crate) struct Keys {
     #[arg(default_value = "POST,PATCH")]
     pub(crate) methods: Vec<String>,
 
-    /// Field that names the tenant; something trusted must set it. Default: a hash of
-    /// Authorization
-    #[arg(
-        long,
-        value_name = "NAME",
-        env = "SEMEL_TENANT_HEADER",
-        conflicts_with = "single_tenant"
-    )]
-    pub(crate) tenant_header: Option<String>,
-
-    /// All callers are one principal and share their keys
-    #[arg(long, env = "SEMEL_SINGLE_TENANT")]
-    pub(crate) single_tenant: bool,
-
     /// Name of what is guarded; proxies with one name share their records
     #[arg(long, value_name = "NAME", env = "SEMEL_OPERATION", default_value = "proxy")]
     pub(crate) operation: String,
-
-    /// File whose first line is the secret for fingerprints and tenants. Default: the store's own
-    #[arg(long, value_name = "FILE", env = "SEMEL_SECRET_FILE")]
-    pub(crate) secret_file: Option<PathBuf>,
 
     /// Rules about which statuses end an operation: 409=release,500-599=store
     #[arg(long, value_name = "RULES", env = "SEMEL_STATUS", default_value = "")]
@@ -103,13 +94,71 @@ pub(crate) struct Keys {
     pub(crate) outcome_header: String,
 
     /// Fingerprint JSON bodies by value instead of byte by byte
-    #[arg(long, env = "SEMEL_CANONICAL_JSON")]
+    #[arg(long, env = "SEMEL_CANONICAL_JSON", value_parser = BoolishValueParser::new())]
     pub(crate) canonical_json: bool,
 
     /// What the `type` of a problem starts with
     #[arg(long, value_name = "BASE", env = "SEMEL_PROBLEM_BASE")]
     #[arg(default_value = semel_http::PROBLEMS_PATH)]
     pub(crate) problem_base: String,
+}
+
+/// Whose keys they are.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Tenant {
+    /// Field that names the tenant; something trusted must set it. Default: a hash of
+    /// Authorization
+    #[arg(long, value_name = "NAME", env = "SEMEL_TENANT_HEADER")]
+    pub(crate) tenant_header: Option<String>,
+
+    /// All callers are one principal and share their keys
+    #[arg(long, env = "SEMEL_SINGLE_TENANT", value_parser = BoolishValueParser::new())]
+    pub(crate) single_tenant: bool,
+}
+
+impl Rivals for Tenant {
+    const FIELDS: [&'static str; 2] = ["tenant_header", "single_tenant"];
+
+    fn forget(&mut self, field: &str) {
+        match field {
+            "tenant_header" => self.tenant_header = None,
+            _ => self.single_tenant = false,
+        }
+    }
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Secret {
+    /// File whose first line is the secret for fingerprints and tenants; SEMEL_SECRET may hold the
+    /// secret itself. Default: the store's own
+    #[arg(long, value_name = "FILE", env = "SEMEL_SECRET_FILE")]
+    pub(crate) secret_file: Option<PathBuf>,
+
+    /// Whether the variable that holds the secret itself counts; it has no flag.
+    #[arg(skip = std::env::var_os(Self::VARIABLE).is_some())]
+    pub(crate) is_in_variable: bool,
+}
+
+impl Secret {
+    pub(crate) const VARIABLE: &'static str = "SEMEL_SECRET";
+}
+
+impl Rivals for Secret {
+    const FIELDS: [&'static str; 2] = ["secret_file", "secret"];
+
+    fn forget(&mut self, field: &str) {
+        match field {
+            "secret_file" => self.secret_file = None,
+            _ => self.is_in_variable = false,
+        }
+    }
+
+    fn source(matches: &ArgMatches, field: &str) -> Option<Source> {
+        match field {
+            "secret" => std::env::var_os(Self::VARIABLE).map(|_| Source::Environment),
+            _ => Source::of(matches, field),
+        }
+    }
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -144,7 +193,7 @@ pub(crate) struct Executions {
     pub(crate) retry_window: Option<Duration>,
 
     /// Execute unknown keys that say they are older than the retention (UUID version 7)
-    #[arg(long, env = "SEMEL_ACCEPT_OLD_KEYS")]
+    #[arg(long, env = "SEMEL_ACCEPT_OLD_KEYS", value_parser = BoolishValueParser::new())]
     pub(crate) accept_old_keys: bool,
 
     /// Claims of one key that may fall silent in a row before it is held
@@ -252,7 +301,7 @@ pub(crate) struct Limits {
     pub(crate) forwarding: Forwarding,
 
     /// Keep such fields of the client and append to them; only behind a proxy of yours
-    #[arg(long, env = "SEMEL_TRUST_FORWARDED")]
+    #[arg(long, env = "SEMEL_TRUST_FORWARDED", value_parser = BoolishValueParser::new())]
     pub(crate) trust_forwarded: bool,
 }
 
@@ -278,7 +327,7 @@ pub(crate) struct Operations {
     pub(crate) log: String,
 
     /// Log lines as JSON
-    #[arg(long, env = "SEMEL_LOG_JSON")]
+    #[arg(long, env = "SEMEL_LOG_JSON", value_parser = BoolishValueParser::new())]
     pub(crate) log_json: bool,
 }
 

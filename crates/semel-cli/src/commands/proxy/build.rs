@@ -5,13 +5,10 @@ use std::sync::Arc;
 use semel::{FingerprintKey, Guard, Inspect, Settings, Wait};
 use semel_http::{IdempotencyLayer, OnMissing, Proxy, UnknownPolicy, proxy};
 
-use super::arguments::Arguments;
+use super::arguments::{Arguments, Secret};
 use super::metrics;
 use crate::config;
 use crate::failure::Failure;
-
-/// The environment variable that holds the secret itself.
-const SECRET: &str = "SEMEL_SECRET";
 
 pub(super) fn guard_settings(arguments: &Arguments) -> Result<Settings, Failure> {
     let given = &arguments.executions;
@@ -22,8 +19,11 @@ pub(super) fn guard_settings(arguments: &Arguments) -> Result<Settings, Failure>
     settings.retry_window = given.retry_window;
     settings.wait = if given.wait.is_zero() { Wait::Refuse } else { Wait::UpTo(given.wait) };
     settings.lost_leases_max = given.lost_leases_max;
-    // A short lease shortens the patience with it, so that `--lease 2s` needs no second flag.
-    settings.store_patience = given.store_patience.min(given.lease.mul_f32(0.9));
+    // A short lease shortens the default with it, so that `--lease 2s` needs no second flag. A
+    // patience that was chosen is never changed behind the operator's back, but refused.
+    let is_default = given.store_patience == settings.store_patience;
+    let ceiling = if is_default { given.lease.mul_f32(0.9) } else { given.store_patience };
+    settings.store_patience = given.store_patience.min(ceiling);
     settings.refuse_old_keys = !given.accept_old_keys;
     settings.outcome_bytes_max = arguments.limits.response_bytes_max.saturating_add(128 * 1024);
     settings.waiters_max = arguments.limits.in_flight_max;
@@ -76,10 +76,10 @@ pub(super) fn proxy_settings(arguments: &Arguments) -> proxy::Settings {
 
 /// The secret of the file or the environment, if there is one.
 pub(super) fn secret(arguments: &Arguments) -> Result<Option<FingerprintKey>, Failure> {
-    let given = match (&arguments.keys.secret_file, std::env::var(SECRET)) {
-        (Some(path), _) => Some(config::first_line(path)?),
-        (None, Ok(secret)) => Some(secret),
-        (None, Err(_)) => None,
+    let given = match &arguments.secret.secret_file {
+        Some(path) => Some(config::first_line(path)?),
+        None if arguments.secret.is_in_variable => std::env::var(Secret::VARIABLE).ok(),
+        None => None,
     };
     let parse = |secret: String| FingerprintKey::from_secret(secret.as_bytes());
     Ok(given.map(parse).transpose()?)
@@ -98,9 +98,9 @@ pub(super) fn proxy(
         .observer(Arc::new(metrics::guard_event))
         .build()?;
     let builder = IdempotencyLayer::builder(guard);
-    let builder = match &arguments.keys.tenant_header {
+    let builder = match &arguments.tenant.tenant_header {
         Some(name) => builder.tenant_from_header(name)?,
-        None if arguments.keys.single_tenant => builder.single_tenant(),
+        None if arguments.tenant.single_tenant => builder.single_tenant(),
         None => builder.tenant_from_authorization(),
     };
     let layer = builder

@@ -29,10 +29,7 @@ impl Levels {
 }
 
 pub(super) fn start(filter: &str, as_json: bool) -> Result<Levels, Failure> {
-    let filter = parse(filter).map_err(|what| {
-        Failure::usage(format!("the log filter `{filter}` is not understood: {what}"))
-            .help("write a level (error, warn, info, debug, trace) or `semel::http=debug,info`")
-    })?;
+    let filter = understood(filter)?;
     let (filter, handle) = reload::Layer::new(filter);
     let registry = tracing_subscriber::registry().with(filter);
     // Colours are for people; in a file or the journal they break every search for a word.
@@ -45,6 +42,18 @@ pub(super) fn start(filter: &str, as_json: bool) -> Result<Levels, Failure> {
     };
     started.map_err(|error| Failure::runtime("logging could not start").caused_by(&error))?;
     Ok(Levels(Arc::new(handle)))
+}
+
+/// Complains about a filter that is none.
+pub(super) fn check(filter: &str) -> Result<(), Failure> {
+    understood(filter).map(drop)
+}
+
+fn understood(filter: &str) -> Result<EnvFilter, Failure> {
+    parse(filter).map_err(|what| {
+        Failure::usage(format!("the log filter `{filter}` is not understood: {what}"))
+            .help("write a level (error, warn, info, debug, trace) or `semel::http=debug,info`")
+    })
 }
 
 fn parse(filter: &str) -> Result<EnvFilter, String> {

@@ -30,6 +30,10 @@ const SWEEP_STEP: usize = 1000;
 
 /// Everything that can be checked without starting.
 pub(crate) fn check(arguments: &Arguments) -> Result<(), Failure> {
+    address("listen", &arguments.listen)?;
+    arguments.admin.as_deref().map_or(Ok(()), |admin| address("admin", admin))?;
+    logs::check(&arguments.operations.log)?;
+    upstream(&arguments.upstream)?;
     let store = Arc::new(semel::MemoryStore::new());
     let secret = match build::secret(arguments)? {
         Some(secret) => secret,
@@ -37,7 +41,39 @@ pub(crate) fn check(arguments: &Arguments) -> Result<(), Failure> {
     };
     // The store is another one, but all rules between settings are the same.
     build::proxy(arguments, store, secret)?;
-    arguments.store.url().map(drop)
+    let url = arguments.store.url()?;
+    let is_known = url == "memory:" || url.strip_prefix("sqlite:").is_some_and(|it| !it.is_empty());
+    // Opening the store of any other URL does nothing but to say what is wrong with it.
+    if is_known { Ok(()) } else { Ok(semel_stores::open(&url, Purpose::Operate).map(drop)?) }
+}
+
+fn address(flag: &str, address: &str) -> Result<(), Failure> {
+    let is_address = address
+        .rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    if is_address { Ok(()) } else { Err(no_address(flag, address)) }
+}
+
+fn no_address(flag: &str, address: &str) -> Failure {
+    Failure::usage(format!("--{flag} `{address}` is no address"))
+        .help("write HOST:PORT, for example 127.0.0.1:8080")
+}
+
+/// What must not reach the layer's own check of the address: a password, because that check shows
+/// the address, and a port out of range, because `http` takes it for none and requests would go to
+/// port 80.
+fn upstream(url: &str) -> Result<(), Failure> {
+    if url.contains('@') {
+        return Err(Failure::usage("--upstream contains a user or a password, which is not sent")
+            .help("write http://HOST:PORT, and let the client send its own Authorization"));
+    }
+    let uri = url.parse::<http::Uri>().unwrap_or_default();
+    let port = uri.authority().and_then(|it| it.as_str().rsplit_once(':')).map(|(_, port)| port);
+    if port.is_some_and(|port| !port.ends_with(']') && port.parse::<u16>().is_err()) {
+        return Err(Failure::usage(format!("--upstream `{url}` has no usable port"))
+            .help("write http://HOST:PORT with a port from 1 to 65535"));
+    }
+    Ok(())
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
@@ -66,7 +102,12 @@ async fn serve(arguments: Arguments) -> Result<(), Failure> {
     let draining = Arc::new(AtomicBool::new(false));
     if let Some(admin_listener) = admin_listener {
         if let Ok(address) = admin_listener.local_addr() {
-            tracing::info!("admin on http://{address}");
+            // Port 0 was asked for, perhaps: somebody has to be told, however quiet the log is.
+            if tracing::enabled!(tracing::Level::INFO) {
+                tracing::info!("admin on http://{address}");
+            } else {
+                output::error_line(&format!("admin on http://{address}"));
+            }
         }
         let admin = Admin {
             store: Arc::clone(&store),
@@ -130,9 +171,7 @@ async fn bind(flag: &str, address: &str) -> Result<TcpListener, Failure> {
     let addresses: Vec<SocketAddr> = match lookup_host(address).await {
         Ok(addresses) => addresses.collect(),
         Err(error) => {
-            return Err(Failure::usage(format!("--{flag} `{address}` is no address"))
-                .caused_by(&error)
-                .help("write HOST:PORT, for example 127.0.0.1:8080"));
+            return Err(no_address(flag, address).caused_by(&error));
         }
     };
     TcpListener::bind(&addresses[..]).await.map_err(|error| {

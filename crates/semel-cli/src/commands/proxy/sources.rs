@@ -7,31 +7,35 @@ use clap::{ArgMatches, CommandFactory};
 use serde_json::{Map, Value, json};
 
 use crate::cli::Cli;
+use crate::config::losers;
 
 static SOURCES: OnceLock<Value> = OnceLock::new();
 
 /// Settings that may hold a password.
 const SECRET: [&str; 1] = ["store"];
 
-/// Keeps what the command line, the environment and the file said.
-pub(crate) fn remember(matches: Option<&ArgMatches>) {
-    let Some(matches) = matches else { return };
+/// Keeps what the command line, the environment and the file said; `in_file` names the flags that
+/// the file sets. A setting that lost against its rival is left out.
+pub(crate) fn remember(matches: &ArgMatches, in_file: &[&str]) {
     let mut settings = Map::new();
-    let is_file = matches.contains_id("config") && matches.get_raw("config").is_some();
     let called = Cli::command();
     let flags = called.find_subcommand("proxy").into_iter().flat_map(clap::Command::get_arguments);
     // The flags and not the ids of the matches, which name the groups of flags as well.
     for id in flags.map(|flag| flag.get_id().as_str()) {
         let Ok(Some(raw)) = matches.try_get_raw(id) else { continue };
+        let name = id.replace('_', "-");
         let source = match matches.value_source(id) {
             Some(ValueSource::CommandLine) => "flag",
             Some(ValueSource::EnvVariable) => "environment",
-            Some(ValueSource::DefaultValue) if is_file => "file or default",
+            _ if in_file.contains(&name.as_str()) => "file",
             _ => "default",
         };
         let values: Vec<_> = raw.map(|value| value.to_string_lossy().into_owned()).collect();
         let value = if SECRET.contains(&id) { mask(&values.concat()) } else { values.join(",") };
-        settings.insert(id.replace('_', "-"), json!({ "value": value, "source": source }));
+        settings.insert(name, json!({ "value": value, "source": source }));
+    }
+    for loser in losers(matches) {
+        settings.remove(loser);
     }
     // The first call wins; there is only one.
     SOURCES.get_or_init(|| Value::Object(settings));

@@ -18,21 +18,9 @@ use crate::failure::Failure;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    store: StoreArgs,
+    store: StoreArguments,
     #[command(subcommand)]
     command: Command,
-}
-
-/// Global, so that `--store` may stand before or behind the subcommand.
-#[derive(Debug, clap::Args)]
-struct StoreArgs {
-    /// Where the records are: sqlite:PATH
-    #[arg(long, value_name = "URL", env = "SEMEL_STORE", default_value = "sqlite:semel.db")]
-    #[arg(hide_env_values = true, global = true)]
-    store: String,
-    /// File whose first line is the store's URL, for URLs with passwords
-    #[arg(long, value_name = "FILE", env = "SEMEL_STORE_FILE", global = true)]
-    store_file: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -138,9 +126,7 @@ struct Purge {
 }
 
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
-    let StoreArgs { store, store_file } = arguments.store;
-    let url = StoreArguments { store, store_file }.url()?;
-    let Opened { store, .. } = semel_stores::open(&url, Purpose::Operate)?;
+    let Opened { store, .. } = semel_stores::open(&arguments.store.url()?, Purpose::Operate)?;
     match arguments.command {
         Command::Complete(completion) => decide::complete(&*store, completion).await,
         Command::Get(arguments) => get::run(&*store, arguments).await,
