@@ -82,6 +82,30 @@ pub(super) fn explain(error: &rusqlite::Error, path: &Path) -> Error {
     made.with_source(std::io::Error::other(error.to_string()))
 }
 
+/// Whether a COMMIT that failed like this may still be found in the file after a crash. SQLite
+/// writes the frame that commits last, so a disk without room for it, or a lock that was not had,
+/// leaves nothing; a failed sync leaves everything open.
+pub(super) fn may_have_committed(error: &rusqlite::Error) -> bool {
+    !matches!(
+        error.sqlite_error_code(),
+        Some(
+            ErrorCode::ConstraintViolation
+                | ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::DiskFull
+        )
+    )
+}
+
+/// Whether one member of a group may be the cause of this, so that the others do better alone: an
+/// answer that finds no room, a damaged page under one key. Nothing was committed.
+pub(super) fn may_be_one_members(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::DiskFull | ErrorCode::TooBig)
+    )
+}
+
 /// Whether the connection must be opened anew before it is trusted again.
 pub(super) fn spoils_connection(error: &rusqlite::Error) -> bool {
     matches!(

@@ -1,25 +1,29 @@
 //! Effect and record in one transaction.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::task::Poll;
 
-use event_listener::Event;
+use event_listener::{Event, IntoNotification};
 use rusqlite::{Connection, Transaction};
 use semel::store::{ClaimRequest, Claimed, Completion};
-use semel::{BoxFuture, Error, Timestamp, TransactionalStore, failpoint};
+use semel::{BoxFuture, Clock, Error, ErrorKind, Timestamp, TransactionalStore};
 
 use super::SqliteStore;
-use super::connection;
-use super::fault::Fault;
 use super::operation::Session;
+use super::seat::{Place, Seat};
 use super::worker::Worker;
+
+/// How much of one transaction's work may wait behind what runs. Only callers that gave up
+/// waiting leave anything there.
+const QUEUE_MAX: usize = 64;
 
 /// Connections for callers' transactions: made when first needed, kept for the next.
 pub(super) struct Pool {
-    path: PathBuf,
-    patience: Duration,
+    place: Place,
+    clock: Arc<dyn Clock>,
+    max: usize,
     shared: Arc<Shared>,
 }
 
@@ -29,42 +33,61 @@ struct Shared {
 }
 
 struct Free {
-    workers: Vec<Worker>,
+    workers: Vec<Worker<Seat>>,
     /// How many more may be made.
     unmade: usize,
 }
 
 impl Pool {
-    pub(super) fn new(path: &Path, patience: Duration, max: usize) -> Self {
+    pub(super) fn new(place: Place, clock: Arc<dyn Clock>, max: usize) -> Self {
         let free = Mutex::new(Free { workers: Vec::new(), unmade: max });
         let shared = Arc::new(Shared { free, returned: Event::new() });
-        Self { path: path.to_owned(), patience, shared }
+        Self { place, clock, max, shared }
     }
 
-    /// A worker with no transaction open. Waits while all are in use.
-    async fn take(&self) -> Result<Worker, Error> {
+    /// A worker with no transaction open. Waits while all are in use, but not for ever.
+    async fn take(&self) -> Result<Worker<Seat>, Error> {
+        let mut late = self.clock.sleep(self.place.patience);
         loop {
-            let returned = self.shared.returned.listen();
+            let mut returned = self.shared.returned.listen();
             match self.shared.take() {
                 Taken::Worker(worker) => return Ok(worker),
                 Taken::Permit => {
                     return self.make().inspect_err(|_| self.shared.give_back(None));
                 }
-                Taken::Nothing => returned.await,
+                Taken::Nothing => {}
+            }
+            let is_late = std::future::poll_fn(|context| {
+                match std::pin::Pin::new(&mut returned).poll(context) {
+                    Poll::Ready(()) => Poll::Ready(false),
+                    Poll::Pending => late.as_mut().poll(context).map(|()| true),
+                }
+            });
+            if is_late.await {
+                return Err(self.exhausted());
             }
         }
     }
 
-    fn make(&self) -> Result<Worker, Error> {
-        let connection = connection::open(&self.path, false, self.patience)?;
-        Worker::start("semel-sqlite-tx", connection, 64)
+    fn make(&self) -> Result<Worker<Seat>, Error> {
+        Worker::start("semel-sqlite-tx", Seat::new(self.place.clone()), QUEUE_MAX)
+    }
+
+    fn exhausted(&self) -> Error {
+        let message = format!(
+            "all transactions on the store {} are in use: `transactions_max` is {}; keep them \
+             short, because SQLite lets only one of them write",
+            self.place.path.display(),
+            self.max
+        );
+        Error::new(ErrorKind::Unavailable, message)
     }
 }
 
 enum Taken {
     Nothing,
     Permit,
-    Worker(Worker),
+    Worker(Worker<Seat>),
 }
 
 impl Shared {
@@ -81,14 +104,15 @@ impl Shared {
     }
 
     /// A worker to use again, or `None` for a place to make a new one.
-    fn give_back(&self, worker: Option<Worker>) {
+    fn give_back(&self, worker: Option<Worker<Seat>>) {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         match worker {
             Some(worker) => free.workers.push(worker),
             None => free.unmade += 1,
         }
         drop(free);
-        self.returned.notify(1);
+        // One more, also when somebody was woken before and has not looked yet.
+        self.returned.notify(1.additional());
     }
 }
 
@@ -96,23 +120,33 @@ impl Shared {
 /// the record. Dropping it rolls back.
 ///
 /// It begins with the first [`with`](Self::with): SQLite has one writer, and a transaction that
-/// has begun keeps everybody else from writing. Keep the time from the first `with` to the end of
-/// the handler short.
+/// has begun keeps everybody else from writing (claims that change nothing are still answered).
+/// Keep the time from the first `with` to the end of the handler short, and do what goes through
+/// the store itself, such as steps, before it.
+///
+/// The store ends the transaction, nobody else: a COMMIT inside becomes a rollback, and after
+/// anything that ends it early (ROLLBACK, `INSERT OR ROLLBACK`, a full disk) nothing more runs in
+/// it and it cannot be committed.
 pub struct SqliteTransaction {
-    path: PathBuf,
     shared: Arc<Shared>,
     /// `None` only while it is dropped.
-    worker: Option<Worker>,
+    worker: Option<Worker<Seat>>,
 }
 
 impl SqliteTransaction {
     /// Runs `work` inside the transaction, on a thread of its own.
     ///
+    /// The connection serves other transactions later: leave its settings as they are.
+    ///
     /// An error of `work` leaves the transaction open with what its statements did before; hand
     /// the error on so that the handler fails and everything is rolled back.
     ///
     /// # Errors
-    /// What `work` returned, or why the transaction could not begin, both as SQLite's error.
+    /// What `work` returned (as the [`source`](std::error::Error::source)), or why the
+    /// transaction could not begin or go on.
+    ///
+    /// # Panics
+    /// When `work` panics.
     ///
     /// # Cancellation
     /// Work that has begun runs to its end; the transaction is rolled back unless it is committed.
@@ -120,25 +154,14 @@ impl SqliteTransaction {
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, SqliteTransactionError> {
-        let done = self.worker()?.run(move |connection| {
-            begin(connection)?;
-            work(connection)
-        });
-        done.await?.map_err(SqliteTransactionError::from)
+        let done = self.worker()?.run(move |seat| seat.work(work));
+        done.await?.unwrap_or_else(|panic| resume_unwind(panic))
     }
 
-    async fn finish<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut Connection) -> Result<T, Fault> + Send + 'static,
-    ) -> Result<T, Error> {
-        let done = self.worker()?.run(work).await?;
-        done.map_err(|fault| fault.into_error(&self.path))
-    }
-
-    fn worker(&self) -> Result<&Worker, Error> {
+    fn worker(&self) -> Result<&Worker<Seat>, Error> {
         self.worker
             .as_ref()
-            .ok_or_else(|| Error::new(semel::ErrorKind::Invalid, "the transaction has ended"))
+            .ok_or_else(|| Error::new(ErrorKind::Invalid, "the transaction has ended"))
     }
 }
 
@@ -172,7 +195,7 @@ impl From<rusqlite::Error> for SqliteTransactionError {
 
 impl fmt::Debug for SqliteTransaction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SqliteTransaction").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("SqliteTransaction").finish_non_exhaustive()
     }
 }
 
@@ -181,19 +204,9 @@ impl Drop for SqliteTransaction {
         let Some(worker) = self.worker.take() else { return };
         // Queued behind whatever still runs; the worker is free for others at once, because what
         // they send runs after it.
-        let rolled_back = worker.send(|connection| {
-            drop(roll_back(connection));
-        });
+        let rolled_back = worker.send(Seat::roll_back);
         self.shared.give_back(rolled_back.then_some(worker));
     }
-}
-
-fn begin(connection: &Connection) -> rusqlite::Result<()> {
-    if connection.is_autocommit() { connection.execute_batch("BEGIN IMMEDIATE") } else { Ok(()) }
-}
-
-fn roll_back(connection: &Connection) -> rusqlite::Result<()> {
-    if connection.is_autocommit() { Ok(()) } else { connection.execute_batch("ROLLBACK") }
 }
 
 impl TransactionalStore for SqliteStore {
@@ -202,8 +215,7 @@ impl TransactionalStore for SqliteStore {
     fn begin(&self) -> BoxFuture<'_, Result<SqliteTransaction, Error>> {
         Box::pin(async move {
             let worker = Some(self.transactions.take().await?);
-            let shared = Arc::clone(&self.transactions.shared);
-            Ok(SqliteTransaction { path: self.path.clone(), shared, worker })
+            Ok(SqliteTransaction { shared: Arc::clone(&self.transactions.shared), worker })
         })
     }
 
@@ -214,30 +226,12 @@ impl TransactionalStore for SqliteStore {
     ) -> BoxFuture<'a, Result<Timestamp, Error>> {
         let (completion, clock) = (completion.clone(), Arc::clone(&self.options.clock));
         Box::pin(async move {
-            let committed = transaction.finish(move |connection| {
-                begin(connection)?;
-                let mut session = Session::new(connection, clock.now());
-                let completed = session.complete(&completion);
-                if completed.is_err() {
-                    roll_back(connection)?;
-                    return completed.map(Ok);
-                }
-                failpoint::pass("in_tx_before_commit");
-                let ended = connection.execute_batch("COMMIT");
-                failpoint::pass("after_commit");
-                if ended.is_err() {
-                    // SQLite keeps a transaction open whose commit failed.
-                    drop(roll_back(connection));
-                }
-                completed.map(|expires_at| ended.map(|()| expires_at))
-            });
-            let ended = committed.await?;
-            ended.map_err(|error| super::fault::explain(&error, &self.path).with_outcome_unknown())
+            transaction.worker()?.run(move |seat| seat.commit(&completion, &*clock)).await?
         })
     }
 
     fn rollback(&self, transaction: SqliteTransaction) -> BoxFuture<'_, Result<(), Error>> {
-        Box::pin(async move { transaction.finish(|connection| Ok(roll_back(connection)?)).await })
+        Box::pin(async move { transaction.worker()?.run(Seat::roll_back).await })
     }
 }
 

@@ -6,6 +6,8 @@
 #![allow(clippy::print_stdout, reason = "children tell their parent how far they are")]
 
 mod damage;
+mod misuse;
+mod opening;
 mod processes;
 mod suite;
 mod support;
