@@ -1,12 +1,15 @@
 //! The store's operations inside a transaction that somebody else begins and ends.
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use semel::protocol::{self, Change};
 use semel::store::{ClaimRequest, Claimed, Completion, Release, Renewal};
-use semel::{Record, RecordId, Timestamp};
+use semel::{Error, ErrorKind, Record, RecordId, Timestamp};
 
 use super::fault::Fault;
 use super::row;
+
+/// The most records that one sweep deletes, so that nobody waits long behind it.
+const SWEEP_MAX: usize = 10_000;
 
 /// What a caller asks of the writer.
 #[derive(Debug)]
@@ -68,14 +71,14 @@ impl<'a> Session<'a> {
 
     pub(super) fn claim(&mut self, request: &ClaimRequest) -> Result<Claimed, Fault> {
         let record = self.read(&request.id)?;
-        let counter = self.counter()?;
+        let next = self.counter()? + 1;
         let mut raised = false;
         let (claimed, change) = protocol::claim(record, request, self.now, || {
             raised = true;
-            counter + 1
+            next
         });
         if raised {
-            self.counter = Some((counter + 1, true));
+            self.counter = Some((next, true));
         }
         self.apply(&request.id, change)?;
         self.audit(request, &claimed)?;
@@ -119,7 +122,14 @@ impl<'a> Session<'a> {
         }
         let select = "SELECT value FROM semel_meta WHERE name = 'counter'";
         let mut select = self.connection.prepare_cached(select)?;
-        let counter = row::unsigned(select.query_row((), |row| row.get(0))?);
+        let counter: Option<i64> = select.query_row((), |row| row.get(0)).optional()?;
+        // Guessed too low it would be given twice; and there must be a number above it.
+        let counter = counter.and_then(|it| u64::try_from(it).ok());
+        let counter = counter.filter(|it| *it < i64::MAX.unsigned_abs()).ok_or_else(|| {
+            let message = "the store's counter is lost or no number; stop all writers and restore \
+                           the file from a copy";
+            Error::new(ErrorKind::Corrupt, message)
+        })?;
         self.counter = Some((counter, false));
         Ok(counter)
     }
@@ -149,6 +159,7 @@ impl<'a> Session<'a> {
     }
 
     fn sweep(&mut self, limit: usize) -> Result<usize, Fault> {
+        let limit = limit.min(SWEEP_MAX);
         let delete = "DELETE FROM semel_record WHERE rowid IN (SELECT rowid FROM semel_record \
             WHERE state = 'completed' AND deadline <= ?1 ORDER BY deadline LIMIT ?2)";
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);

@@ -11,8 +11,8 @@ use semel::{
 
 use super::fault::Fault;
 
-const SELECT: &str = "SELECT state, effect, counter, nonce, fingerprint, attempts, lost_leases, \
-    created_at, updated_at, deadline, since, hold_cause, hold_detail, steps, outcome \
+const SELECT: &str = "SELECT rowid AS place, state, effect, counter, nonce, fingerprint, attempts, \
+    lost_leases, created_at, updated_at, deadline, since, hold_cause, hold_detail, steps, outcome \
     FROM semel_record WHERE key = ?1 AND tenant = ?2 AND operation = ?3";
 
 const UPSERT: &str = include_str!("upsert.sql");
@@ -23,11 +23,8 @@ const DELETE: &str = "DELETE FROM semel_record WHERE key = ?1 AND tenant = ?2 AN
 pub(super) fn read(connection: &Connection, id: &RecordId) -> Result<Option<Record>, Fault> {
     let mut select = connection.prepare_cached(SELECT)?;
     let name = (id.key.as_str(), id.tenant.as_str(), id.operation.as_str());
-    let found = select.query_row(name, |row| Ok(record_of(row))).optional()?;
-    found.transpose().map_err(|what| match what {
-        Fault::Record(error) => Fault::Record(damaged(id, &error)),
-        fault @ Fault::File(_) => fault,
-    })
+    let found = select.query_row(name, |row| Ok(record_of(row).map_err(|it| damaged(id, row, it))));
+    found.optional()?.transpose()
 }
 
 pub(super) fn write(connection: &Connection, id: &RecordId, record: &Record) -> Result<(), Fault> {
@@ -36,7 +33,7 @@ pub(super) fn write(connection: &Connection, id: &RecordId, record: &Record) -> 
         State::Completed { outcome, completed_at, expires_at } => {
             columns.deadline = Some(millis(*expires_at));
             columns.since = Some(millis(*completed_at));
-            columns.outcome = Some(envelope::seal_outcome(outcome));
+            columns.outcome = Some(bounded(envelope::seal_outcome(outcome))?);
         }
         State::Held(hold) => {
             columns.since = Some(millis(hold.since));
@@ -46,7 +43,10 @@ pub(super) fn write(connection: &Connection, id: &RecordId, record: &Record) -> 
         State::InProgress { lease_until } => columns.deadline = Some(millis(*lease_until)),
         State::Interrupted { since } => columns.since = Some(millis(*since)),
     }
-    let steps = (!record.steps.is_empty()).then(|| envelope::seal_steps(&record.steps));
+    let steps = match &record.steps[..] {
+        [] => None,
+        steps => Some(bounded(envelope::seal_steps(steps))?),
+    };
     connection.prepare_cached(UPSERT)?.execute(named_params! {
         ":key": id.key.as_str(),
         ":tenant": id.tenant.as_str(),
@@ -74,6 +74,16 @@ pub(super) fn remove(connection: &Connection, id: &RecordId) -> Result<(), Fault
     let name = params![id.key.as_str(), id.tenant.as_str(), id.operation.as_str()];
     connection.prepare_cached(DELETE)?.execute(name)?;
     Ok(())
+}
+
+/// What could not be read back must not be written.
+fn bounded(sealed: Vec<u8>) -> Result<Vec<u8>, Fault> {
+    let (len, max) = (sealed.len(), envelope::ENVELOPE_BYTES_MAX);
+    if len <= max {
+        return Ok(sealed);
+    }
+    let message = format!("a record's answer or steps have {len} bytes; no store keeps over {max}");
+    Err(Error::new(ErrorKind::TooLarge, message).into())
 }
 
 /// What a list shows; needs the columns of `list.sql`.
@@ -104,14 +114,17 @@ fn summary(row: &Row<'_>) -> Result<Summary, Fault> {
         attempts: row.get("attempts")?,
         created_at: time(row, "created_at")?,
         updated_at: time(row, "updated_at")?,
-        deadline: row.get::<_, Option<i64>>("deadline")?.map(from_millis),
+        deadline: match row.get_ref("deadline")? {
+            ValueRef::Null => None,
+            _ => Some(time(row, "deadline")?),
+        },
         hold,
     })
 }
 
 pub(super) fn fence_of(row: &Row<'_>) -> Result<Fence, Fault> {
     let nonce = Nonce::from_bytes(array(row, "nonce")?);
-    Ok(Fence { counter: unsigned(row.get("counter")?), nonce })
+    Ok(Fence { counter: number(row, "counter")?, nonce })
 }
 
 /// Text of a column, or a clear word about what is there instead.
@@ -125,8 +138,16 @@ pub(super) fn text<'row>(row: &'row Row<'_>, column: &str) -> Result<&'row str, 
 }
 
 pub(super) fn time(row: &Row<'_>, column: &str) -> Result<Timestamp, Fault> {
+    number(row, column).map(Timestamp::from_millis)
+}
+
+/// A number that is not negative. Read as zero, a damaged end of retention would be long ago, and
+/// the operation would run again.
+fn number(row: &Row<'_>, column: &str) -> Result<u64, Fault> {
     match row.get_ref(column)? {
-        ValueRef::Integer(millis) => Ok(from_millis(millis)),
+        ValueRef::Integer(number) => {
+            u64::try_from(number).map_err(|_| unexpected(column, &number.to_string()))
+        }
         other => Err(unexpected(column, &other.data_type().to_string())),
     }
 }
@@ -140,8 +161,9 @@ pub(super) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-pub(super) fn unsigned(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or(0)
+/// For what SQLite has counted.
+pub(super) fn unsigned(count: i64) -> u64 {
+    u64::try_from(count).unwrap_or(0)
 }
 
 #[derive(Default)]
@@ -209,21 +231,22 @@ fn array<const N: usize>(row: &Row<'_>, column: &str) -> Result<[u8; N], Fault> 
         .map_err(|_| unexpected(column, &format!("{} bytes instead of {N}", bytes.len())))
 }
 
-fn from_millis(millis: i64) -> Timestamp {
-    Timestamp::from_millis(unsigned(millis))
-}
-
 fn unexpected(column: &str, found: &str) -> Fault {
     let message = format!("column {column} holds `{}`", found.escape_debug());
     Fault::Record(Error::new(ErrorKind::Corrupt, message))
 }
 
 /// Names the record without showing its key.
-fn damaged(id: &RecordId, error: &Error) -> Error {
+fn damaged(id: &RecordId, row: &Row<'_>, fault: Fault) -> Fault {
+    let Fault::Record(error) = fault else { return fault };
     let digest = id.digest();
     let short: String = digest[..6].iter().map(|byte| format!("{byte:02x}")).collect();
-    let message = format!("record {short} cannot be read: {error}");
+    let place = row.get::<_, i64>("place").unwrap_or_default();
+    let message = format!(
+        "record {short} (row {place} of semel_record) cannot be read: {error}; restore it from a \
+         copy, or delete the row if its operation may run again"
+    );
     // Whatever rule a stored value breaks, here it means damage.
     let kind = if error.kind() == ErrorKind::TooNew { error.kind() } else { ErrorKind::Corrupt };
-    Error::new(kind, message)
+    Fault::Record(Error::new(kind, message))
 }

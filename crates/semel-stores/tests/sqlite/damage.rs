@@ -4,7 +4,10 @@ use semel::{ErrorKind, Store};
 use semel_stores::sqlite::{SqliteOptions, SqliteStore};
 use semel_stores::{Purpose, open};
 
-use super::support::{File, acquire, answer, block_on, completion, finish, flip, id, request};
+use super::support::{
+    File, acquire, answer, block_on, completion, finish, flip, id, in_one_group, in_one_group_of,
+    request,
+};
 
 #[test]
 fn a_missing_folder_names_the_path_and_the_way_out() {
@@ -78,6 +81,10 @@ fn a_damaged_record_is_refused_alone_and_not_lost() {
         "fingerprint = x'00'",
         "nonce = NULL",
         "deadline = 'soon'",
+        "deadline = -1",
+        "since = -1",
+        "counter = -1",
+        "attempts = -1",
     ];
     for (at, damage) in damages.iter().enumerate() {
         let key = format!("bad-{at}");
@@ -137,56 +144,145 @@ fn a_damaged_file_is_told_as_damage() {
 }
 
 #[test]
-fn a_full_disk_loses_nothing_and_heals_by_itself() {
+fn a_damaged_page_under_one_key_does_not_fail_the_others_of_its_group() {
     let file = File::new();
     let store = file.sqlite();
-    finish(&*store, "before", "before").unwrap();
-    let fence = acquire(&*store, "during");
-    // Another connection cannot limit this one's pages, so the disk itself must be small: a file
-    // system of a few megabytes, which only root may mount.
-    let mount = file.folder.path().join("small");
-    std::fs::create_dir(&mount).unwrap();
+    finish(&*store, "bad", &"x".repeat(50_000)).unwrap();
+    let fences: Vec<_> = (0..8).map(|it| acquire(&*store, &format!("k{it}"))).collect();
+    drop(store);
+    file.close();
+    let raw = file.raw();
+    let overflow = "SELECT min(pageno) FROM dbstat \
+                    WHERE name = 'semel_record' AND pagetype = 'overflow'";
+    let page: i64 = raw.query_row(overflow, (), |row| row.get(0)).unwrap();
+    drop(raw);
+    // An overflow page starts with the number of the next one; this leads far behind the file.
+    flip(&file.path(), (page.unsigned_abs() - 1) * 4096);
+    let store = file.open();
+    let bad = completion("bad", fences[0], "late");
+    let good: Vec<_> = fences
+        .iter()
+        .enumerate()
+        .map(|(it, fence)| completion(&format!("k{it}"), *fence, "good"))
+        .collect();
+    let mut together: Vec<_> = good.iter().map(|it| store.complete(it)).collect();
+    together.insert(4, store.complete(&bad));
+    let mut answers = in_one_group(&file, together);
+    let error = answers.remove(4).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+}
+
+#[test]
+fn a_counter_that_is_no_number_stops_claims_and_is_not_guessed() {
+    for damage in ["-1", "'many'", "9223372036854775807", "NULL"] {
+        let file = File::new();
+        let store = file.sqlite();
+        finish(&*store, "before", "before").unwrap();
+        let raw = file.raw();
+        raw.pragma_update(None, "ignore_check_constraints", true).unwrap();
+        let update = format!("UPDATE semel_meta SET value = {damage} WHERE name = 'counter'");
+        if raw.execute(&update, ()).is_err() {
+            raw.execute("DELETE FROM semel_meta WHERE name = 'counter'", ()).unwrap();
+        }
+        let error = block_on(store.claim(&request("new"))).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{damage}: {error}");
+        assert!(block_on(store.get(&id("new"))).unwrap().is_none(), "{damage}");
+        assert!(block_on(store.get(&id("before"))).unwrap().is_some(), "{damage}");
+    }
+}
+
+#[test]
+fn an_answer_that_no_store_could_read_back_is_refused_alone() {
+    let file = File::new();
+    let store = file.sqlite();
+    let (big, small) = (acquire(&*store, "big"), acquire(&*store, "small"));
+    let mut huge = completion("big", big, "");
+    huge.outcome.body = vec![b'x'; semel::envelope::ENVELOPE_BYTES_MAX].into();
+    let small = completion("small", small, "small");
+    let mut answers = in_one_group(&file, vec![store.complete(&huge), store.complete(&small)]);
+    assert!(answers.pop().unwrap().is_ok());
+    assert_eq!(answers.pop().unwrap().unwrap_err().kind(), ErrorKind::TooLarge);
+    assert_eq!(block_on(store.get(&id("big"))).unwrap().unwrap().state.name(), "in-progress");
+}
+
+/// A small disk of its own: a file system of a megabyte, which only root may mount.
+fn small_disk(file: &File) -> Option<Mount> {
+    let path = file.folder.path().join("small");
+    std::fs::create_dir(&path).unwrap();
     let mounted = std::process::Command::new("mount")
         .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
-        .arg(&mount)
+        .arg(&path)
         .output();
-    if !mounted.is_ok_and(|output| output.status.success()) {
-        println!("SKIPPED the part on a real full disk: mounting a small tmpfs needs root");
-        return;
+    if mounted.is_ok_and(|output| output.status.success()) {
+        return Some(Mount(path));
     }
-    let _unmount = Unmount(mount.clone());
-    let small = SqliteStore::open(mount.join("semel.db")).unwrap();
-    finish(&small, "kept", "kept").unwrap();
-    std::fs::write(mount.join("ballast"), vec![0; 1 << 20]).unwrap_err();
-    let body = "x".repeat(300_000);
-    let held = acquire_or_full(&small);
-    let error = match held {
-        Ok(fence) => block_on(small.complete(&completion("full", fence, &body))).unwrap_err(),
-        Err(error) => error,
-    };
-    assert_eq!(error.kind(), ErrorKind::Unavailable);
-    assert!(error.to_string().contains("full"), "{error}");
-    assert_eq!(answer(&small, "kept"), "kept");
-    std::fs::remove_file(mount.join("ballast")).unwrap();
-    finish(&small, "after", "after").unwrap();
-    assert_eq!(answer(&small, "after"), "after");
-    drop(small);
-    block_on(store.complete(&completion("during", fence, "during"))).unwrap();
+    println!("SKIPPED {}: mounting a small tmpfs needs root", std::thread::current().name()?);
+    None
 }
 
-fn acquire_or_full(store: &SqliteStore) -> Result<semel::Fence, semel::Error> {
-    match block_on(store.claim(&request("full")))? {
-        semel::store::Claimed::Acquired { fence, .. } => Ok(fence),
-        other => panic!("expected Acquired, saw {other:?}"),
+struct Mount(std::path::PathBuf);
+
+impl Mount {
+    /// Leaves room for that many bytes.
+    fn fill(&self, left: usize) {
+        let ballast = self.0.join("ballast");
+        std::fs::write(&ballast, vec![0; 1 << 20]).unwrap_err();
+        let file = std::fs::File::options().write(true).open(&ballast).unwrap();
+        file.set_len(file.metadata().unwrap().len() - left as u64).unwrap();
+    }
+
+    fn free(&self) {
+        std::fs::remove_file(self.0.join("ballast")).unwrap();
     }
 }
 
-struct Unmount(std::path::PathBuf);
-
-impl Drop for Unmount {
+impl Drop for Mount {
     fn drop(&mut self) {
         drop(std::process::Command::new("umount").arg("-l").arg(&self.0).status());
     }
+}
+
+#[test]
+fn a_full_disk_loses_nothing_and_heals_by_itself() {
+    let file = File::new();
+    let Some(disk) = small_disk(&file) else { return };
+    let store = SqliteStore::open(disk.0.join("semel.db")).unwrap();
+    finish(&store, "kept", "kept").unwrap();
+    let fence = acquire(&store, "full");
+    disk.fill(0);
+    let full = completion("full", fence, &"x".repeat(300_000));
+    let error = block_on(store.complete(&full)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.to_string().contains("full"), "{error}");
+    assert!(!error.outcome_unknown(), "a commit without room has not happened: {error}");
+    assert_eq!(answer(&store, "kept"), "kept", "replays need no room");
+    disk.free();
+    block_on(store.complete(&full)).unwrap();
+    finish(&store, "after", "after").unwrap();
+    drop(store);
+    let store = SqliteStore::open(disk.0.join("semel.db")).unwrap();
+    assert_eq!(answer(&store, "full").len(), 300_000);
+}
+
+#[test]
+fn an_answer_without_room_on_the_disk_does_not_fail_the_others_of_its_group() {
+    let file = File::new();
+    let Some(disk) = small_disk(&file) else { return };
+    let path = disk.0.join("semel.db");
+    let store = SqliteStore::open(&path).unwrap();
+    let keys = ["one", "two", "big", "three"];
+    let completions = keys.map(|key| {
+        let body = "x".repeat(if key == "big" { 300_000 } else { 10 });
+        completion(key, acquire(&store, key), &body)
+    });
+    disk.fill(100_000);
+    let together = completions.iter().map(|it| store.complete(it)).collect();
+    let answers = in_one_group_of(&path, together);
+    let fine: Vec<_> = answers.iter().map(Result::is_ok).collect();
+    assert_eq!(fine, [true, true, false, true], "{answers:?}");
+    disk.free();
+    block_on(store.complete(&completions[2])).unwrap();
 }
 
 #[test]

@@ -158,3 +158,20 @@ pub(crate) fn flip(path: &Path, at: u64) {
     file.seek(SeekFrom::Start(at)).unwrap();
     file.write_all(&[byte[0] ^ 0xff]).unwrap();
 }
+
+/// Answers of operations that the writer finds together: it cannot begin while they are sent.
+pub(crate) fn in_one_group<T>(file: &File, operations: Vec<BoxFuture<'_, T>>) -> Vec<T> {
+    in_one_group_of(&file.path(), operations)
+}
+
+/// The same for a store at that path.
+pub(crate) fn in_one_group_of<T>(path: &Path, mut operations: Vec<BoxFuture<'_, T>>) -> Vec<T> {
+    let other = rusqlite::Connection::open(path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    for operation in &mut operations {
+        let sent = operation.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(sent.is_pending(), "nothing is answered without the lock");
+    }
+    other.execute_batch("ROLLBACK").unwrap();
+    operations.into_iter().map(block_on).collect()
+}
