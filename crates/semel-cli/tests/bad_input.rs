@@ -72,7 +72,7 @@ fn a_folder_that_cannot_be_written_is_told_at_the_start() {
         1,
         &["/proc/semel.db", "E0102", "read and write"],
     );
-    refused(&["--store", "sqlite:."], 1, &["the store .", "E0102"]);
+    refused(&["--store", "sqlite:."], 1, &["cannot be opened", "E0102"]);
 }
 
 #[test]

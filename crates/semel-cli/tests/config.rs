@@ -1,8 +1,8 @@
 //! Settings as an operator writes them.
 //!
-//! Goal: what the guide prints works as printed, every way to give a setting counts, `/config` shows
-//! what counts, and secrets come in by files and never go out. `operating/config.rs` has the carets
-//! of `check-config` and the order of the sources.
+//! Goal: what the guide prints works as printed, every way to give a setting counts, `/config`
+//! shows what counts, and secrets come in by files and never go out. `operating/config.rs` has the
+//! carets of `check-config` and the order of the sources.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,7 +1,7 @@
 //! The proxy as clients, operators and systemd meet it over the wire.
 //!
-//! Goal: it starts without its upstream, tells systemd when it is ready, leaves a load balancer time
-//! to notice before it stops, and speaks HTTP/2 like HTTP/1.1. `operating/answers.rs` and
+//! Goal: it starts without its upstream, tells systemd when it is ready, leaves a load balancer
+//! time to notice before it stops, and speaks HTTP/2 like HTTP/1.1. `operating/answers.rs` and
 //! `operating/admin.rs` have the answers and the ends; here is what happens around them.
 
 #![allow(
