@@ -29,6 +29,15 @@ pub(crate) fn duration(duration: Duration) -> String {
     }
 }
 
+/// A word as a shell takes it back: in quotes if it needs them.
+pub(crate) fn shell_word(word: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"%+,-./:=@_".contains(&byte);
+    if !word.is_empty() && word.bytes().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
 /// The word of a list that is nearest to a wrong one, if it is near.
 pub(crate) fn nearest<'a>(wrong: &str, words: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let best = words.map(|word| (distance(wrong, word), word)).min_by_key(|(far, _)| *far)?;
@@ -68,6 +77,16 @@ mod tests {
         assert_eq!((shown(5).as_str(), shown(125).as_str()), ("5s", "2m"));
         assert_eq!((shown(7_200).as_str(), shown(200_000).as_str()), ("2h", "2d"));
         assert_eq!(duration(Duration::from_millis(70)), "70ms");
+    }
+
+    #[test]
+    fn a_shell_reads_back_the_word_that_was_written() {
+        for word in ["plain/path-1.db", "two words", "it's", "$HOME;`id`", "", "*", "ü"] {
+            let echo = format!("printf %s {}", shell_word(word));
+            let heard = std::process::Command::new("sh").args(["-c", &echo]).output().unwrap();
+            assert_eq!(String::from_utf8(heard.stdout).unwrap(), word);
+        }
+        assert_eq!(shell_word("sqlite:/tmp/semel.db"), "sqlite:/tmp/semel.db");
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! The first thing a new user runs: it must be true, and what it prints must work.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
+#![allow(clippy::disallowed_methods, reason = "real processes are watched with the real clock")]
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -80,4 +82,56 @@ fn a_folder_with_a_demo_in_it_is_not_overwritten() {
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("choose an empty folder"), "{}", text(&output.stderr));
     assert_eq!(std::fs::read_to_string(folder.path().join("semel.db")).unwrap(), "mine");
+}
+
+/// The processes that run below this one; those that are dead and not yet buried do not count.
+fn running_below(parent: u32) -> Vec<String> {
+    let stats = std::fs::read_dir("/proc").unwrap().map_while(Result::ok);
+    let stats = stats.filter_map(|entry| std::fs::read_to_string(entry.path().join("stat")).ok());
+    let fields = stats.filter_map(|stat| {
+        // The name stands in brackets and may hold anything.
+        let (start, rest) = stat.rsplit_once(") ")?;
+        let (pid, mut rest) = (start.split(' ').next()?.to_owned(), rest.split(' '));
+        let (state, above) = (rest.next()?, rest.next()?);
+        (state != "Z" && above == parent.to_string()).then_some(pid)
+    });
+    fields.collect()
+}
+
+#[test]
+fn a_demo_that_is_stopped_leaves_no_process_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        let mut demo = Command::new(env!("CARGO_BIN_EXE_semel"))
+            .args(["demo", "--keep"])
+            .arg(folder.path().join(signal.as_str()))
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let mut children = Vec::new();
+        while children.len() < 3 {
+            assert!(Instant::now() < deadline, "the demo did not start its processes");
+            children = running_below(demo.id());
+        }
+        kill(Pid::from_raw(i32::try_from(demo.id()).unwrap()), signal).unwrap();
+        assert_eq!(demo.wait().unwrap().code(), Some(128 + signal as i32));
+        for child in children {
+            let name = std::fs::read_to_string(format!("/proc/{child}/cmdline"));
+            assert!(name.is_err(), "{child} runs on after {signal}: {name:?}");
+        }
+    }
+}
+
+#[test]
+fn commands_are_printed_as_a_shell_needs_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["demo", "--keys", "4", "--keep", "it's $HOME"];
+    let mut command = Command::new(env!("CARGO_BIN_EXE_semel"));
+    let output = command.args(arguments).current_dir(folder.path()).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let stdout = text(&output.stdout);
+    let ls = stdout.lines().find_map(|line| line.strip_prefix("  ")).unwrap();
+    let listed = Command::new("sh").args(["-c", ls]).current_dir(folder.path()).output().unwrap();
+    assert!(text(&listed.stdout).contains("held"), "{ls}: {}", text(&listed.stderr));
 }

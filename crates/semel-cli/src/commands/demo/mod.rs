@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use self::screen::{Screen, Style};
 use self::side::Side;
 use crate::failure::Failure;
-use crate::output;
+use crate::{output, text};
 
 /// Keys of the last act: one that is resolved, one that is left for the user.
 const KILLED: usize = 2;
@@ -39,13 +39,8 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let style = if arguments.json {
-        Style::Json
-    } else if arguments.plain || !output::is_terminal() {
-        Style::Plain
-    } else {
-        Style::Live { color: std::env::var_os("NO_COLOR").is_none() }
-    };
+    process::end_with_the_demo()?;
+    let style = Style::of(arguments.json, arguments.plain);
     let folder = folder(arguments.keep.as_deref())?;
     let store = format!("sqlite:{}", folder.join("semel.db").display());
     style.line("semel demo: two equal order services, one storm.");
@@ -110,7 +105,7 @@ fn play(style: Style, sides: [&Side; 2], keys: &[String], store: &str) -> Result
 /// The last words: what was seen, and what to type next.
 fn finish(style: Style, counts: [u64; 3], store: &str, held: &str, order: Option<u64>) {
     let [wanted, made, kept] = counts;
-    let semel = process::as_typed();
+    let (semel, store) = (text::shell_word(&process::as_typed()), text::shell_word(store));
     let order = order.unwrap_or_default();
     style.line("");
     style.line(&format!(
@@ -125,8 +120,12 @@ fn finish(style: Style, counts: [u64; 3], store: &str, held: &str, order: Option
         "  {semel} records complete {held} --store {store} --status 201 \
          --reason \"order {order} is in the orders table\""
     ));
-    style
-        .line(&format!("  {semel} proxy --upstream http://127.0.0.1:8000 --store sqlite:semel.db"));
+    // The usual port, unless somebody has it already: the command has to work as printed.
+    let is_free = std::net::TcpListener::bind("127.0.0.1:8080").is_ok();
+    let listen = if is_free { "" } else { " --listen 127.0.0.1:0" };
+    style.line(&format!(
+        "  {semel} proxy --upstream http://127.0.0.1:8000{listen} --store sqlite:semel.db"
+    ));
 }
 
 fn result(sides: [&Side; 2], wanted: u64, store: &str, held: &str) -> Value {

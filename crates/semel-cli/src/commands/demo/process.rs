@@ -5,13 +5,50 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{OnceLock, mpsc};
+use std::sync::{Mutex, OnceLock, PoisonError, mpsc};
 use std::time::Duration;
+
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
 
 use crate::failure::Failure;
 
 /// A child that has not started by then will not.
 const START_MAX: Duration = Duration::from_secs(20);
+
+/// The children that run now.
+static RUNNING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+
+/// Ends all children when the demo is asked to stop; a signal drops nothing. Call it first: threads
+/// that start later leave these signals to the one that waits for them here.
+pub(super) fn end_with_the_demo() -> Result<(), Failure> {
+    let mut stops = SigSet::empty();
+    for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM] {
+        stops.add(signal);
+    }
+    stops.thread_block().map_err(|error| {
+        Failure::runtime("the system does not let signals wait").caused_by(&error)
+    })?;
+    std::thread::spawn(move || {
+        let Ok(signal) = stops.wait() else { return };
+        let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+        let pids = running.iter().filter_map(|pid| i32::try_from(*pid).ok().map(Pid::from_raw));
+        for pid in pids {
+            // It may have died by itself, or somebody may wait for it already.
+            kill(pid, Signal::SIGKILL).ok();
+            waitpid(pid, None).ok();
+        }
+        end(signal);
+    });
+    Ok(())
+}
+
+/// The exit code by which shells know a signal.
+#[expect(clippy::exit, reason = "asked to stop; the main thread waits for the storm")]
+fn end(signal: Signal) -> ! {
+    std::process::exit(128 + signal as i32)
+}
 
 /// A running child. Dropping it kills it.
 #[derive(Debug)]
@@ -28,14 +65,12 @@ impl Process {
             Failure::runtime(format!("the demo could not start `semel {name}`")).caused_by(error)
         };
         let log = File::options().create(true).append(true).open(log).map_err(|it| refuse(&it))?;
-        let mut child = command()
-            .map_err(|error| refuse(&error))?
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .map_err(|error| refuse(&error))?;
+        let mut command = command().map_err(|error| refuse(&error))?;
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+        let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut child = command.spawn().map_err(|error| refuse(&error))?;
+        running.push(child.id());
+        drop(running);
         let (told, line) = mpsc::channel();
         if let Some(stdout) = child.stdout.take() {
             std::thread::spawn(move || {
@@ -48,23 +83,30 @@ impl Process {
         let line = line.recv_timeout(START_MAX).unwrap_or_default();
         let address = line.trim().strip_prefix("listening on http://");
         let Some(address) = address.and_then(|address| address.parse().ok()) else {
-            drop((child.kill(), child.wait()));
+            end_child(&mut child);
             return Err(Failure::runtime(format!("`semel {name}` did not start to listen")));
         };
         Ok(Self { child, address })
     }
 
-    /// Waits for a child that dies by itself.
-    pub(super) fn wait(&mut self) {
-        drop(self.child.wait());
+    /// Makes sure that it is gone.
+    pub(super) fn end(&mut self) {
+        end_child(&mut self.child);
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
+        self.end();
     }
+}
+
+fn end_child(child: &mut Child) {
+    drop(child.kill());
+    // Its number is free after the wait, and somebody else's soon.
+    let pid = child.id();
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner).retain(|known| *known != pid);
+    drop(child.wait());
 }
 
 /// This program, without the settings of its caller's environment.

@@ -3,17 +3,26 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use terminal_size::{Height, Width, terminal_size};
+
 use super::side::Side;
 use crate::output;
 
 /// Redraws a second: quick enough to look alive.
 const FRAME: Duration = Duration::from_millis(125);
 
+/// Columns of the table, and of the one for small windows. A line that is broken by the terminal
+/// would end up elsewhere when it is drawn again.
+const WIDE: u16 = 60;
+const NARROW: u16 = 44;
+/// A window with fewer lines cannot hold a table and its title.
+const LINES: u16 = 12;
+
 /// How the demo talks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Style {
     /// A table that is drawn again and again.
-    Live { color: bool },
+    Live { color: bool, is_narrow: bool },
     /// Lines on standard error; standard output is for one JSON object.
     Json,
     /// Lines.
@@ -21,6 +30,19 @@ pub(super) enum Style {
 }
 
 impl Style {
+    pub(super) fn of(is_json: bool, is_plain: bool) -> Self {
+        // A terminal that does not tell its size is taken for a usual one.
+        let (Width(wide), Height(high)) = terminal_size().unwrap_or((Width(80), Height(24)));
+        if is_json {
+            Self::Json
+        } else if is_plain || !output::is_terminal() || wide < NARROW || high < LINES {
+            Self::Plain
+        } else {
+            let color = std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty());
+            Self::Live { color, is_narrow: wide < WIDE }
+        }
+    }
+
     pub(super) fn line(self, text: &str) {
         if self == Self::Json { output::error_line(text) } else { output::line(text) }
     }
@@ -73,15 +95,28 @@ impl Screen<'_> {
         let [one, other] = self.sides;
         let orders = [one.orders(), other.orders()];
         let count = |read: fn(&Side) -> u64| [read(one), read(other)];
-        let row = |name: &str, [one, other]: [u64; 2]| format!("  {name:<26}{one:>14}{other:>16}");
+        let is_narrow = matches!(self.style, Style::Live { is_narrow: true, .. });
+        let [name, left, right] = if is_narrow { [22, 9, 9] } else { [26, 14, 16] };
+        let line = |label: &str, one: &str, other: &str| {
+            format!("  {label:<name$}{one:>left$}{other:>right$}")
+        };
+        let row =
+            |label: &str, [one, other]: [u64; 2]| line(label, &one.to_string(), &other.to_string());
         let load = Ordering::Relaxed;
+        let is_doubled = orders[0] > self.wanted;
         let mut orders = row("orders made", orders);
         if self.is_colored() {
-            let color = if one.orders() > self.wanted { "\x1b[1;31m" } else { "\x1b[1m" };
-            orders = format!("{color}{}\x1b[1;32m{}\x1b[0m", &orders[..42], &orders[42..]);
+            let color = if is_doubled { "\x1b[1;31m" } else { "\x1b[1m" };
+            let (bare, guarded) = orders.split_at(2 + name + left);
+            orders = format!("{color}{bare}\x1b[1;32m{guarded}\x1b[0m");
         }
+        let short = |side: &Side| side.name.replace(" semel", "");
         vec![
-            format!("  {:<26}{:>14}{:>16}", "", one.name, other.name),
+            if is_narrow {
+                line("semel:", &short(one), &short(other))
+            } else {
+                line("", one.name, other.name)
+            },
             row("requests", [one.tally.requests.load(load), other.tally.requests.load(load)]),
             row("orders wanted", [self.wanted; 2]),
             orders,
@@ -115,6 +150,6 @@ impl Screen<'_> {
     }
 
     fn is_colored(&self) -> bool {
-        self.style == Style::Live { color: true }
+        matches!(self.style, Style::Live { color: true, .. })
     }
 }

@@ -92,7 +92,8 @@ impl Side {
     /// The service was killed; bring it back on the same file and port.
     pub(super) fn restart_service(&self) -> Result<(), Failure> {
         let mut service = self.service.lock().unwrap_or_else(PoisonError::into_inner);
-        service.wait();
+        // It killed itself, unless something else went wrong: then this would wait for ever.
+        service.end();
         *service = start_service(&self.db, &self.log, &self.service_address.to_string())?;
         Ok(())
     }
