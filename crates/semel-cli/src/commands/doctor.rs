@@ -1,5 +1,6 @@
 //! `semel doctor`: does the store keep its promises, and what waits in it?
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use semel::store::{ClaimRequest, Claimed, Counts, Release, ReleaseVerdict};
@@ -21,6 +22,8 @@ const FREE_BYTES_MIN: u64 = 256 * 1024 * 1024;
 const WRITE_MAX: Duration = Duration::from_millis(250);
 /// More expired records than a sweeper leaves behind.
 const EXPIRED_MAX: u64 = 100_000;
+/// What everybody may do with a file.
+const OTHERS: u32 = 0o007;
 /// How far the store's clock may be from this machine's.
 const CLOCK_SKEW_MAX: Duration = Duration::from_secs(5);
 
@@ -86,8 +89,16 @@ async fn look_at_file(store: &SqliteStore, findings: &mut Vec<Finding>) -> Resul
     let problem = (synchronous != "2").then_some("commits are not on the disk when answered");
     findings.push(Finding::new("synchronous", format!("{synchronous} (2 is FULL)"), problem));
     let path = store.path();
-    let size = std::fs::metadata(path).map_or(0, |file| file.len());
-    findings.push(Finding::new("file", format!("{}, {size} bytes", path.display()), None));
+    if let Ok(file) = std::fs::metadata(path) {
+        let seen = format!("{}, {} bytes", path.display(), file.len());
+        findings.push(Finding::new("file", seen, None));
+        let mode = file.permissions().mode() & 0o777;
+        let path = text::shell_word(&path.display().to_string());
+        let advice =
+            format!("it holds answers and the secret; shut others out: chmod o-rwx {path}");
+        let problem = (mode & OTHERS != 0).then_some(advice);
+        findings.push(Finding::new("permissions", format!("{mode:04o}"), problem.as_deref()));
+    }
     let folder = path.parent().filter(|it| !it.as_os_str().is_empty());
     if let Ok(disk) = nix::sys::statvfs::statvfs(folder.unwrap_or(std::path::Path::new("."))) {
         let free = disk.blocks_available().saturating_mul(disk.fragment_size());

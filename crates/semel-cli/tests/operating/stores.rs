@@ -1,5 +1,6 @@
 //! Stores that break while the proxy runs.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -44,6 +45,31 @@ fn a_newer_schema_is_refused_at_the_start() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("schema 99") && said.contains("upgrade this program"), "{said}");
+}
+
+#[test]
+fn a_store_that_others_may_read_is_found_with_the_command_that_shuts_them_out() {
+    let site = Site::new();
+    site.proxy_with(&[]).ask("k");
+    let store = site.store();
+    let doctor = || {
+        let url = super::support::url(&store);
+        let output = super::support::semel().args(["doctor", "--store", &url]).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    // As the proxy makes it.
+    let (code, said) = doctor();
+    assert_eq!(code, Some(0), "{said}");
+    std::fs::set_permissions(&store, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let (code, said) = doctor();
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("!!  permissions          0644"), "{said}");
+    let (_, advice) = said.split_once("shut others out: ").unwrap();
+    let advice = advice.lines().next().unwrap();
+    assert!(Command::new("sh").args(["-c", advice]).status().unwrap().success(), "{advice}");
+    let (code, said) = doctor();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("ok  permissions          0640"), "{said}");
 }
 
 #[test]
