@@ -16,6 +16,9 @@ use rusqlite::{Connection, ErrorCode, ffi};
 /// How long to let another process write before asking again. A commit takes a few of these.
 const PAUSE: Duration = Duration::from_micros(300);
 
+/// Whoever holds the lock for longer than this is not committing and is asked less often.
+const COMMIT_MAX: Duration = Duration::from_millis(100);
+
 /// The queue for the write lock of one store.
 #[derive(Debug, Default)]
 pub(super) struct Lock {
@@ -69,8 +72,9 @@ impl Lock {
             match connection.execute_batch("BEGIN IMMEDIATE") {
                 Err(error) if is_busy(&error) && waited < patience => {
                     slow.get_or_insert_with(|| self.slow());
-                    pause(PAUSE);
-                    waited += PAUSE;
+                    let wait = if waited < COMMIT_MAX { PAUSE } else { PAUSE * 10 };
+                    pause(wait);
+                    waited += wait;
                 }
                 begun => return begun,
             }

@@ -5,7 +5,9 @@
 #![allow(clippy::disallowed_methods, reason = "real processes are killed at real times")]
 #![allow(clippy::print_stdout, reason = "children tell their parent how far they are")]
 
+mod bounds;
 mod damage;
+mod golden;
 mod misuse;
 mod opening;
 mod processes;
