@@ -128,6 +128,13 @@ impl Error {
         self
     }
 
+    /// Takes [`Self::with_outcome_unknown`] back, where it is known that nothing was executed.
+    #[must_use]
+    pub(crate) fn with_nothing_executed(mut self) -> Self {
+        self.0.outcome_unknown = false;
+        self
+    }
+
     /// Says when asking again makes sense.
     #[must_use]
     pub fn with_retry_after(mut self, wait: Duration) -> Self {

@@ -366,14 +366,16 @@ fn a_claim_whose_answer_was_lost_is_the_same_claim() {
 }
 
 #[test]
-fn a_store_that_is_down_runs_nothing() {
-    let bench = Bench::new();
-    bench.store.fail("claim", Fault::Down, usize::MAX);
-    let effects = Arc::default();
-    let error = count(&bench.guard(RETRY), &effects).finish_at(&bench).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unavailable);
-    assert!(error.is_retryable() && !error.outcome_unknown());
-    assert_eq!(effects.load(Ordering::SeqCst), 0);
+fn a_store_that_is_down_runs_nothing_and_says_so() {
+    for fault in [Fault::Down, Fault::AnswerLost] {
+        let bench = Bench::new();
+        bench.store.fail("claim", fault, usize::MAX);
+        let effects = Arc::default();
+        let error = count(&bench.guard(RETRY), &effects).finish_at(&bench).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.is_retryable() && !error.outcome_unknown());
+        assert_eq!(effects.load(Ordering::SeqCst), 0);
+    }
 }
 
 #[test]

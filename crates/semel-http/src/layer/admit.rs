@@ -45,6 +45,13 @@ async fn try_admit(
     key: Option<Key>,
 ) -> Result<Admission, Problem> {
     let (parts, body) = request.into_parts();
+    // Only a JSON body can hold the key; anything else is streamed on, however long it is.
+    if key.is_none() && !fingerprint::has_json(&parts) {
+        return match shared.rules.numbers.on_missing {
+            OnMissing::Pass => Ok(Admission::Passing(Request::from_parts(parts, body))),
+            OnMissing::Refuse => Err(shared.key_missing()),
+        };
+    }
     let tenant = shared
         .tenant
         .tenant_of(&parts)

@@ -282,7 +282,8 @@ impl Shared {
                 }
                 Err(error) => {
                     self.observer.event(&Event::StoreError { kind: error.kind() });
-                    return Err(error);
+                    // The claim itself may be there, but no handler has run under it.
+                    return Err(error.with_nothing_executed());
                 }
                 Ok(claimed) => return Ok(claimed),
             }
