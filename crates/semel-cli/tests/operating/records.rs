@@ -100,6 +100,16 @@ fn a_decision_needs_a_reason_and_something_to_decide() {
     refused(&["complete", "held", "--reason", "x", "--status", "99"], "no final HTTP status");
     refused(&["complete", "held", "--reason", "x", "--header", "nonsense"], "NAME: VALUE");
     refused(&["complete", "held", "--reason", "x", "--body-file", "/no/such"], "cannot be read");
+    let complete = |more: &[&str], part: &str| {
+        refused(&[&["complete", "held", "--reason", "x"], more].concat(), part);
+    };
+    complete(&["--retention", "0s"], "--retention is zero");
+    complete(&["--header", "Set-Cookie: session=1"], "`set-cookie` cannot be part");
+    complete(&["--header", "Content-Length: 9"], "`content-length` cannot be part");
+    complete(&["--status", "204", "--body", "x"], "204 No Content has no body");
+    let large = tempfile::NamedTempFile::new().unwrap();
+    large.as_file().set_len((4 << 20) + 1).unwrap();
+    complete(&["--body-file", large.path().to_str().unwrap()], "at most 4194304");
     // After all of it, nothing was decided.
     assert!(site.records_ok(&["ls", "--state", "held"]).contains("held"));
 }

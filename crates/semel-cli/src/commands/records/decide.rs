@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use semel::{Inspect, Outcome, RecordId, SystemRandom, operator};
+use semel::{Inspect, Outcome, RecordId, Settings, SystemRandom, operator};
 use semel_http::StoredResponse;
 use serde_json::json;
 
@@ -24,6 +24,11 @@ pub(super) async fn release(store: &dyn Inspect, decision: Decision) -> Result<(
 
 pub(super) async fn complete(store: &dyn Inspect, completion: Completion) -> Result<(), Failure> {
     let outcome = outcome_of(&completion)?;
+    if completion.retention.is_zero() {
+        let message = "--retention is zero, so the answer would be gone before the next retry";
+        return Err(Failure::usage(message)
+            .help("keep it for as long as clients retry, or use `semel records release`"));
+    }
     let Completion { decision, retention, .. } = completion;
     let id = find::one(store, &decision.target).await?;
     let by = decision.because.by();
@@ -92,6 +97,25 @@ fn outcome_of(completion: &Completion) -> Result<Outcome, Failure> {
         })?;
         headers.append(name, value);
     }
+    let stored =
+        StoredResponse { status, headers, body: body_of(completion)?, is_tombstone: false };
+    let outcome = stored.outcome();
+    // What the door never stores would be lost without a word.
+    let kept = StoredResponse::read(&outcome)?.headers;
+    if let Some(lost) = stored.headers.keys().find(|name| !kept.contains_key(*name)) {
+        return Err(Failure::usage(format!("--header `{lost}` cannot be part of a stored answer"))
+            .help(
+                "leave it out: it belongs to one exchange and is made for each, or is a secret",
+            ));
+    }
+    if !stored.body.is_empty() && matches!(status.as_u16(), 204 | 205 | 304) {
+        return Err(Failure::usage(format!("an answer with status {status} has no body"))
+            .help("leave the body out, or choose another --status"));
+    }
+    Ok(outcome)
+}
+
+fn body_of(completion: &Completion) -> Result<Bytes, Failure> {
     let body = match (&completion.body, &completion.body_file) {
         (Some(text), _) => Bytes::from(text.clone()),
         (None, Some(path)) => std::fs::read(path).map(Bytes::from).map_err(|error| {
@@ -100,6 +124,11 @@ fn outcome_of(completion: &Completion) -> Result<Outcome, Failure> {
         })?,
         (None, None) => Bytes::new(),
     };
-    let stored = StoredResponse { status, headers, body, is_tombstone: false };
-    Ok(stored.outcome())
+    let most = Settings::default().outcome_bytes_max;
+    if body.len() > most {
+        let message =
+            format!("the body has {} bytes; a decision stores at most {most}", body.len());
+        return Err(Failure::usage(message).help("answer with the place of the result instead"));
+    }
+    Ok(body)
 }
