@@ -6,20 +6,19 @@ use crate::output;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Of which command; of semel itself when left out
-    command: Option<String>,
+    /// Of which command, for example `records complete`; of semel itself when left out
+    command: Vec<String>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let mut command = Cli::command();
-    command.build();
-    let page = match &arguments.command {
-        None => command,
-        Some(name) => command.find_subcommand(name).cloned().ok_or_else(|| {
-            Failure::usage(format!("there is no command `{name}`"))
+    let mut page = Cli::command();
+    page.build();
+    for name in &arguments.command {
+        page = page.find_subcommand(name).cloned().ok_or_else(|| {
+            Failure::usage(format!("there is no command `{}`", arguments.command.join(" ")))
                 .help("`semel --help` lists the commands")
-        })?,
-    };
+        })?;
+    }
     let mut rendered = Vec::new();
     clap_mangen::Man::new(page)
         .render(&mut rendered)

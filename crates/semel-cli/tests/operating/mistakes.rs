@@ -107,4 +107,11 @@ fn every_flag_that_scripts_rely_on_is_there() {
     }
     assert!(help(&["completions", "bash"]).contains("_semel"));
     assert!(help(&["man", "proxy"]).contains(".TH"));
+    let page = help(&["man", "records", "complete"]);
+    assert!(page.contains(".TH") && page.contains("\\-\\-reason"), "{page}");
+    refused(&["man", "records", "list"], 2, &["no command `records list`"]);
+    let commands = help(&["--help"]);
+    for command in ["demo", "proxy", "records", "doctor", "check-config", "completions", "man"] {
+        assert!(commands.contains(&format!("\n  {command} ")), "no {command}");
+    }
 }
