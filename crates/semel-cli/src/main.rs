@@ -15,8 +15,7 @@ mod text;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    failpoints::install();
-    match cli::parse().and_then(commands::run) {
+    match failpoints::install().and_then(|()| cli::parse()).and_then(commands::run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }

@@ -1,6 +1,6 @@
 //! kill -9 at every point.
 
-use super::support::{Answer, Site};
+use super::support::{Answer, Site, semel};
 
 /// The points that a proxied operation passes, with what is true when it dies there.
 const PASSED: [(&str, Died); 8] = [
@@ -121,6 +121,31 @@ fn kill_and_ask_again(site: &Site, mode: &str, point: &str) -> Answer {
     site.upstream.let_go();
     assert!(sent.was_cut(), "{point}: an answer came out of a killed process");
     site.proxy(mode, None).ask_until_told("k")
+}
+
+#[test]
+fn a_handler_that_panics_leaves_an_unknown_outcome_and_the_proxy_goes_on() {
+    let site = Site::new();
+    let proxy = site.proxy_trapped("hold", "after_effect=panic@2");
+    assert_eq!(proxy.ask("first").status, 201, "the first pass was not let through");
+    drop(proxy.send("k"));
+    proxy.wait_for_point("after_effect");
+    let told = proxy.ask_until_told("k");
+    assert!(told.is("outcome-unknown"), "{told:?}");
+    assert_eq!(site.upstream.effects("k"), 1);
+    assert!(proxy.ask("first").is_replayed());
+    assert_eq!(proxy.ask("third").status, 201);
+}
+
+#[test]
+fn a_misspelt_point_is_refused() {
+    for wrong in ["after_efect=halt", "after_effect", "after_effect=stop", "after_effect=halt@0"] {
+        let mut command = semel();
+        let output = command.arg("man").env("SEMEL_FAILPOINT", wrong).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{wrong}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains(wrong) && said.contains("after_claim"), "{said}");
+    }
 }
 
 #[test]

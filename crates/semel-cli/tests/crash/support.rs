@@ -134,10 +134,16 @@ impl Site {
 
     /// A proxy with a lease of 300 ms, halting at `point` if one is named.
     pub(crate) fn proxy(&self, mode: &str, point: Option<&str>) -> Proxy {
-        let mut command = self.command(&["--lease", "300ms", "--on-unknown", mode]);
-        if let Some(point) = point {
-            command.env("SEMEL_FAILPOINT", format!("{point}=halt"));
+        match point {
+            Some(point) => self.proxy_trapped(mode, &format!("{point}=halt")),
+            None => Proxy::start(self.command(&["--lease", "300ms", "--on-unknown", mode])),
         }
+    }
+
+    /// The same, with something else than a halt at the point.
+    pub(crate) fn proxy_trapped(&self, mode: &str, trap: &str) -> Proxy {
+        let mut command = self.command(&["--lease", "300ms", "--on-unknown", mode]);
+        command.env("SEMEL_FAILPOINT", trap);
         Proxy::start(command)
     }
 
