@@ -492,7 +492,10 @@ async fn the_key_may_come_from_the_body_and_from_other_fields() {
         it.key_pointer = Some("/key".to_owned());
     });
     let door = orders(&layer, &runs);
-    let plain = |body: &'static str| Request::post("/orders").body(Body::from(body)).unwrap();
+    let plain = |body: &'static str| {
+        let request = Request::post("/orders").header("content-type", "application/json");
+        request.body(Body::from(body)).unwrap()
+    };
     assert_eq!(send(&door, plain("{\"key\":\"a\"}")).await.body, "{\"id\":1}");
     assert!(send(&door, plain("{\"key\":\"a\"}")).await.is_replayed());
     assert_eq!(send(&door, plain("{\"key\":\"b\"}")).await.body, "{\"id\":2}");
@@ -516,6 +519,10 @@ async fn the_key_may_come_from_the_body_and_from_other_fields() {
             |_, request| async move { Response::new(request.into_body()) },
         );
     assert_eq!(send(&echo, plain("{\"no\":1}")).await.body, "{\"no\":1}", "the body must survive");
+    // What is no JSON has no place for a key; it passes however long it is.
+    let image = Request::post("/orders").header("content-type", "image/png");
+    let long = image.body(Body::from("x".repeat(3 * 1024 * 1024))).unwrap();
+    assert_eq!(send(&echo, long).await.body.len(), 3 * 1024 * 1024);
 }
 
 #[tokio::test]

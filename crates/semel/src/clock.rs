@@ -1,7 +1,8 @@
 //! Time as a component: the only file of this crate that may ask what time it is.
 //!
-//! Clocks decide liveness, never safety: a wrong clock can make a lease end early or late, and
-//! the fence still refuses the late owner.
+//! Clocks never decide who may write: a wrong clock can make a lease end early or late, and the
+//! fence still refuses the late owner. Retention is measured by the store's clock as well, so one
+//! that jumps ahead by a whole retention forgets records.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -236,6 +236,22 @@ impl Inspect for MemoryStore {
             Ok(entries[entries.len().saturating_sub(limit)..].to_vec())
         })
     }
+
+    fn decisions<'a>(
+        &'a self,
+        key: &'a str,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<(RecordId, AuditEntry)>, Error>> {
+        Box::pin(async move {
+            let shelf = self.shelf();
+            let of_key = shelf.audit.iter().filter(|(id, _)| id.key.as_str() == key);
+            let mut entries: Vec<_> = of_key
+                .flat_map(|(id, entries)| entries.iter().map(|entry| (id.clone(), entry.clone())))
+                .collect();
+            entries.sort_by_key(|(_, entry)| entry.fence.counter);
+            Ok(entries.split_off(entries.len().saturating_sub(limit)))
+        })
+    }
 }
 
 fn matches(filter: &Filter, id: &RecordId, record: &Record, now: Timestamp) -> bool {

@@ -304,6 +304,14 @@ pub trait Inspect: Store {
         id: &'a RecordId,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<AuditEntry>, Error>>;
+
+    /// Decisions about this key in any scope, also about records that are gone; the latest last,
+    /// at most `limit`.
+    fn decisions<'a>(
+        &'a self,
+        key: &'a str,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<(RecordId, AuditEntry)>, Error>>;
 }
 
 /// Which records to list. An empty filter lists all.
@@ -339,7 +347,8 @@ pub enum StateFilter {
 pub struct Summary {
     /// Which operation.
     pub id: RecordId,
-    /// The state's name; see [`State::name`](crate::State::name).
+    /// The state's name; see [`State::name`](crate::State::name). `damaged` when the store cannot
+    /// read the record; its other fields mean nothing then.
     pub state: &'static str,
     /// The mode of the latest claim.
     pub effect: Effect,

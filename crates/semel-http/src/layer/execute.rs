@@ -267,10 +267,10 @@ impl Shared {
             tracing::warn!(
                 target: "semel::http",
                 status = response.status().as_u16(),
-                header = %self.rules.outcome_header,
                 "this answer does not tell whether it happened, so its key is parked; a service \
                  that knows that nothing happened (a transaction was rolled back) can say so with \
-                 the header `not-applied`, and its clients may retry"
+                 the header `{}: not-applied`, and its clients may retry",
+                self.rules.outcome_header
             );
         }
         known

@@ -179,7 +179,10 @@ impl Target {
             return refuse("has no host");
         };
         if authority.as_str().contains('@') {
-            return refuse("contains credentials, which the proxy does not send");
+            // Not shown: it would end up in a log.
+            let message = "upstream contains credentials, which the proxy does not send; write \
+                           `http://HOST:PORT`";
+            return Err(problem(message.to_owned()));
         }
         if uri.path_and_query().is_some_and(|path| path != "/") {
             return refuse("has a path, and paths are forwarded as they are");
@@ -220,6 +223,7 @@ mod tests {
             let error = Settings::new(broken).validate().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Settings);
             assert!(error.to_string().contains(rule), "{error}");
+            assert!(!error.to_string().contains("pw"), "{error}");
         }
     }
 

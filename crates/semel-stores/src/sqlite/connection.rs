@@ -42,6 +42,15 @@ pub(super) fn open(
 ) -> Result<(Connection, [u8; 32]), Error> {
     let open = || -> Result<_, Fault> {
         let mut connection = connect(path, create, patience)?;
+        // SQLite opens what it may not write read-only, and says so at the first write only.
+        if create && connection.is_readonly(rusqlite::MAIN_DB)? {
+            let message = format!(
+                "the store {} cannot be written; the process needs write access to the file and \
+                 its folder",
+                path.display()
+            );
+            return Err(Error::new(ErrorKind::Unavailable, message).into());
+        }
         // Looking into somebody else's database must not change it, not even its journal mode.
         if !create && known(&connection, path)?.is_none() {
             let message = format!(

@@ -118,20 +118,38 @@ pub(super) fn audit(
     let mut rows = select.query(name)?;
     let mut entries = Vec::new();
     while let Some(row) = rows.next()? {
-        let name = row::text(row, "action")?;
-        let action = Action::from_name(name).ok_or_else(|| {
-            let message = format!("an audit entry has the unknown action `{name}`");
-            Error::new(ErrorKind::Corrupt, message)
-        })?;
-        let actor = row::text(row, "actor")?.to_owned();
-        let reason = row::text(row, "reason")?.to_owned();
-        let takeover = Takeover { action, actor, reason };
-        entries.push(AuditEntry {
-            at: row::time(row, "at")?,
-            fence: row::fence_of(row)?,
-            takeover,
-        });
+        entries.push(entry_of(row)?);
     }
     entries.reverse();
     Ok(entries)
+}
+
+pub(super) fn decisions(
+    connection: &Connection,
+    key: &str,
+    limit: usize,
+) -> Result<Vec<(RecordId, AuditEntry)>, Fault> {
+    let select = "SELECT key, tenant, operation, counter, nonce, at, action, actor, reason \
+        FROM semel_audit WHERE key = ?1 ORDER BY counter DESC LIMIT ?2";
+    let limit = i64::try_from(limit.min(PAGE_MAX)).unwrap_or(0);
+    let mut select = connection.prepare_cached(select)?;
+    let mut rows = select.query(params![key, limit])?;
+    let mut entries = Vec::new();
+    while let Some(row) = rows.next()? {
+        entries.push((row::id_of(row)?, entry_of(row)?));
+    }
+    entries.reverse();
+    Ok(entries)
+}
+
+fn entry_of(row: &rusqlite::Row<'_>) -> Result<AuditEntry, Fault> {
+    let name = row::text(row, "action")?;
+    let action = Action::from_name(name).ok_or_else(|| {
+        let message = format!("an audit entry has the unknown action `{name}`");
+        Error::new(ErrorKind::Corrupt, message)
+    })?;
+    let actor = row::text(row, "actor")?.to_owned();
+    let reason = row::text(row, "reason")?.to_owned();
+    let takeover = Takeover { action, actor, reason };
+    Ok(AuditEntry { at: row::time(row, "at")?, fence: row::fence_of(row)?, takeover })
 }

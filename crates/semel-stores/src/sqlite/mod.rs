@@ -187,7 +187,8 @@ impl SqliteStore {
         let (writing, secret) = connection::open(&path, options.create, options.patience)?;
         let reading = connection::reopen(&path, &secret, options.patience)?;
         let lock = Arc::<Lock>::default();
-        let place = Place { path, secret, patience: options.patience, lock: Arc::clone(&lock) };
+        let (patience, file) = (options.patience, seat::file_at(&path));
+        let place = Place { path, secret, patience, lock: Arc::clone(&lock), file };
         let settings = WriterSettings {
             place: place.clone(),
             clock: Arc::clone(&options.clock),
@@ -407,5 +408,14 @@ impl Inspect for SqliteStore {
     ) -> BoxFuture<'a, Result<Vec<AuditEntry>, Error>> {
         let id = id.clone();
         Box::pin(self.read(move |connection, _| inspect::audit(connection, &id, limit)))
+    }
+
+    fn decisions<'a>(
+        &'a self,
+        key: &'a str,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<(RecordId, AuditEntry)>, Error>> {
+        let key = key.to_owned();
+        Box::pin(self.read(move |connection, _| inspect::decisions(connection, &key, limit)))
     }
 }

@@ -87,12 +87,33 @@ fn bounded(sealed: Vec<u8>) -> Result<Vec<u8>, Fault> {
 }
 
 /// What a list shows; needs the columns of `list.sql`.
+///
+/// One damaged record must not hide the others, so it is listed as `damaged`.
 pub(super) fn summary_of(row: &Row<'_>) -> Result<Summary, Fault> {
-    summary(row).map_err(|fault| match fault {
+    summary(row).or_else(|fault| match fault {
+        Fault::Record(_) => damaged_summary(row),
+        fault @ Fault::File(_) => Err(fault),
+    })
+}
+
+fn damaged_summary(row: &Row<'_>) -> Result<Summary, Fault> {
+    let id = id_of(row).map_err(|fault| match fault {
         Fault::Record(error) => {
-            Error::new(ErrorKind::Corrupt, format!("a record cannot be read: {error}")).into()
+            Error::new(ErrorKind::Corrupt, format!("a record's name cannot be read: {error}"))
+                .into()
         }
         fault @ Fault::File(_) => fault,
+    })?;
+    Ok(Summary {
+        id,
+        state: "damaged",
+        effect: semel::Effect::Foreign(semel::OnUnknown::Hold),
+        fence: Fence { counter: 0, nonce: Nonce::from_bytes([0; 16]) },
+        attempts: 0,
+        created_at: Timestamp::default(),
+        updated_at: Timestamp::default(),
+        deadline: None,
+        hold: None,
     })
 }
 
@@ -210,7 +231,7 @@ fn hold_of(row: &Row<'_>) -> Result<Hold, Fault> {
     Ok(Hold::new(cause, text(row, "hold_detail")?, time(row, "since")?))
 }
 
-fn id_of(row: &Row<'_>) -> Result<RecordId, Fault> {
+pub(super) fn id_of(row: &Row<'_>) -> Result<RecordId, Fault> {
     Ok(RecordId {
         tenant: Tenant::new(text(row, "tenant")?)?,
         operation: Operation::new(text(row, "operation")?)?,

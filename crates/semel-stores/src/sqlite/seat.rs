@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -24,6 +24,30 @@ pub(super) struct Place {
     pub(super) secret: [u8; 32],
     pub(super) patience: Duration,
     pub(super) lock: Arc<Lock>,
+    /// Device and inode of the file that was opened.
+    pub(super) file: Option<(u64, u64)>,
+}
+
+impl Place {
+    /// Refuses to go on when the path leads to another file by now, or to none: this process
+    /// would write records that nobody else sees, and a key could be executed twice.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        if file_at(&self.path) == self.file {
+            return Ok(());
+        }
+        let message = format!(
+            "another file is at {} than the one that was opened, or none; put the store back, or \
+             restart every process that serves from it",
+            self.path.display()
+        );
+        Err(Error::new(ErrorKind::Unavailable, message))
+    }
+}
+
+/// Device and inode of the file at a path.
+pub(super) fn file_at(path: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }
 
 /// A panic of the caller's work, to be raised again where the caller waits.
@@ -128,6 +152,7 @@ impl Seat {
     }
 
     fn begin(&mut self) -> Result<&Connection, Fault> {
+        self.place.check()?;
         let connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.connect()?,

@@ -118,6 +118,10 @@ impl Work {
     }
 
     fn commit(&mut self, requests: &[Request]) -> Result<Vec<Result<Answer, Error>>, Failure> {
+        if let Err(error) = self.settings.place.check() {
+            // The connection still leads to the old file; it is good again if that comes back.
+            return Err(Failure::Reopen(error));
+        }
         let Place { path, secret, patience, .. } = &self.settings.place;
         let connection = match &self.connection {
             Some(connection) => connection,

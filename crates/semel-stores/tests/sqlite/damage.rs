@@ -312,3 +312,35 @@ fn urls_say_what_this_build_knows_and_show_no_secret() {
     assert!(memory.to_string().contains("nothing to look at"), "{memory}");
     assert!(open("memory:", Purpose::Serve).is_ok());
 }
+
+#[test]
+fn a_file_that_is_moved_away_or_replaced_in_use_is_not_written_any_more() {
+    let file = File::new();
+    let store = file.sqlite();
+    finish(&*store, "before", "before").unwrap();
+    let elsewhere = file.folder.path().join("elsewhere.db");
+    std::fs::rename(file.path(), &elsewhere).unwrap();
+    let gone = block_on(store.claim(&request("k"))).unwrap_err();
+    assert_eq!(gone.kind(), ErrorKind::Unavailable);
+    assert!(gone.to_string().contains("another file is at"), "{gone}");
+    // Another process starts and makes a new file: two worlds for one path.
+    let other = SqliteStore::open(file.path()).unwrap();
+    acquire(&other, "k");
+    let replaced = block_on(store.claim(&request("k"))).unwrap_err();
+    assert_eq!(replaced.kind(), ErrorKind::Unavailable);
+}
+
+#[test]
+fn one_damaged_record_does_not_hide_the_others_from_a_list() {
+    use semel::Inspect;
+
+    let file = File::new();
+    let store = file.sqlite();
+    for key in ["a", "b", "c"] {
+        finish(&*store, key, key).unwrap();
+    }
+    file.raw().execute("UPDATE semel_record SET state = 'weird' WHERE key = 'b'", ()).unwrap();
+    let listed = block_on(store.list(&semel::store::Filter::default(), None, 10)).unwrap();
+    let states: Vec<_> = listed.iter().map(|it| (it.id.key.as_str(), it.state)).collect();
+    assert_eq!(states, [("a", "completed"), ("b", "damaged"), ("c", "completed")]);
+}

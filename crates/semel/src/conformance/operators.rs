@@ -101,7 +101,12 @@ async fn every_takeover_is_audited_once(kit: &Kit<'_>) -> Checked {
     let refused = kit.take_over(&id, takeover(Action::Purge)).await?;
     same("a takeover of nothing", refused, Claimed::Absent)?;
     let entries = done("audit", kit.inspect()?.audit(&id, 10).await)?;
-    same("audit entries after a refused takeover", entries.len(), 1)
+    same("audit entries after a refused takeover", entries.len(), 1)?;
+    // Whoever knows only the key finds the history of a record that is gone.
+    let key = id.key.as_str();
+    let decisions = done("decisions", kit.inspect()?.decisions(key, 1000).await)?;
+    let mine: Vec<_> = decisions.into_iter().filter(|(found, _)| *found == id).collect();
+    same("decisions by key", mine.iter().map(|(_, entry)| entry).collect(), vec![&entries[0]])
 }
 
 async fn lists_are_filtered_and_paged(kit: &Kit<'_>) -> Checked {

@@ -23,7 +23,15 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(store: &dyn Inspect, arguments: Arguments) -> Result<(), Failure> {
-    for (at, id) in find::all(store, &arguments.target).await?.iter().enumerate() {
+    let ids = match find::all(store, &arguments.target).await {
+        Ok(ids) => ids,
+        // A released or purged record is gone; what was decided about it is not.
+        Err(absent) => match decided(store, &arguments.target).await? {
+            ids if ids.is_empty() => return Err(absent),
+            ids => ids,
+        },
+    };
+    for (at, id) in ids.iter().enumerate() {
         let audit = store.audit(id, AUDIT_MAX).await?;
         let record = store.get(id).await?;
         if arguments.json {
@@ -38,13 +46,28 @@ pub(super) async fn run(store: &dyn Inspect, arguments: Arguments) -> Result<(),
     Ok(())
 }
 
+/// Scopes in which something was decided about the key.
+async fn decided(store: &dyn Inspect, target: &Target) -> Result<Vec<RecordId>, Failure> {
+    let fits =
+        |wanted: &Option<String>, found: &str| wanted.as_ref().is_none_or(|wanted| wanted == found);
+    let mut ids = Vec::new();
+    for (id, _) in store.decisions(&target.key, AUDIT_MAX).await? {
+        let is_meant = fits(&target.tenant, id.tenant.as_str())
+            && fits(&target.operation, id.operation.as_str());
+        if is_meant && !ids.contains(&id) {
+            ids.push(id);
+        }
+    }
+    Ok(ids)
+}
+
 fn show(id: &RecordId, record: Option<&Record>, audit: &[AuditEntry], show_body: bool) {
     let pair = |name: &str, value: &str| output::line(&format!("{name:<12} {value}"));
     pair("key", id.key.as_str());
     pair("tenant", id.tenant.as_str());
     pair("operation", id.operation.as_str());
     match record {
-        None => pair("state", "absent (its retention is over)"),
+        None => pair("state", "absent (released, purged, or its retention is over)"),
         Some(record) => {
             pair("state", record.state.name());
             pair("mode", record.effect.name());

@@ -101,6 +101,13 @@ async fn collect(
 }
 
 fn row_of(summary: &Summary) -> Vec<String> {
+    if summary.state == "damaged" {
+        let name =
+            [&summary.id.key.as_str(), &"damaged", &"?", &"?", &"?"].map(ToString::to_string);
+        let scope = [summary.id.tenant.as_str(), summary.id.operation.as_str()];
+        let why = "cannot be read: see docs/errors/E0103.md";
+        return name.into_iter().chain(scope.map(str::to_owned)).chain([why.to_owned()]).collect();
+    }
     let why = summary.hold.as_ref().map(|hold| format!("{}: {}", hold.cause.name(), hold.detail));
     vec![
         summary.id.key.as_str().to_owned(),
