@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -38,7 +39,18 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
         }
     }
     command.env_remove("CARGO_MANIFEST_DIR").env_remove("CARGO_MANIFEST_PATH");
+    if EVERYTHING_IS_REQUIRED.load(Ordering::Relaxed) {
+        command.env("SEMEL_TEST_REQUIRE_ALL", "1");
+    }
     command
+}
+
+static EVERYTHING_IS_REQUIRED: AtomicBool = AtomicBool::new(false);
+
+/// From now on, a test that cannot run a part of itself (mounting needs root, say) has to fail
+/// instead of saying `SKIPPED`.
+pub(crate) fn require_everything() {
+    EVERYTHING_IS_REQUIRED.store(true, Ordering::Relaxed);
 }
 
 /// Lets this process and those it starts open at least `count` files.

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::process;
 use crate::suites::{SUITES, Suite, Verdict};
 use crate::{Failure, suggest};
 
@@ -24,6 +25,9 @@ struct Report {
 /// `cargo xtask test [--require all|NAME,…] [--only NAME,…]`.
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     let wish = parse(arguments)?;
+    if wish.require.len() == SUITES.len() {
+        process::require_everything();
+    }
     let chosen = SUITES.iter().filter(|it| wish.only.is_empty() || wish.only.contains(&it.name));
     let chosen: Vec<&Suite> = chosen.collect();
     let mut reports = Vec::new();

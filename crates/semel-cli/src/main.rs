@@ -10,6 +10,7 @@ mod config;
 mod failpoints;
 mod failure;
 mod output;
+mod probe;
 mod text;
 
 use std::process::ExitCode;

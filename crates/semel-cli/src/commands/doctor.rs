@@ -1,19 +1,17 @@
 //! `semel doctor`: does the store keep its promises, and what waits in it?
 
 use std::os::unix::fs::PermissionsExt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use semel::store::{ClaimRequest, Claimed, Counts, Release, ReleaseVerdict};
-use semel::{
-    Clock, Effect, FingerprintKey, Inspect, Key, Nonce, OnUnknown, Operation, Random, RecordId,
-    SystemClock, SystemRandom, Tenant, Timestamp,
-};
+use semel::Inspect;
+use semel::store::Counts;
 use semel_stores::sqlite::SqliteStore;
 use semel_stores::{Opened, Purpose};
 use serde_json::json;
 
 use crate::cli::StoreArguments;
 use crate::failure::Failure;
+use crate::probe::{self, Probe};
 use crate::{output, text};
 
 /// Less free space than this is a finding.
@@ -109,48 +107,15 @@ async fn look_at_file(store: &SqliteStore, findings: &mut Vec<Finding>) -> Resul
     Ok(())
 }
 
-/// A claim and its release, under a name of its own: does writing work, how long does it take,
-/// and what time is it there?
 async fn probe(store: &dyn Inspect) -> Result<Vec<Finding>, Failure> {
-    let mut bytes = [0; 16];
-    SystemRandom.fill(&mut bytes)?;
-    let nonce = Nonce::from_bytes(bytes);
-    let id = RecordId {
-        tenant: Tenant::new("semel-doctor")?,
-        operation: Operation::new("probe")?,
-        key: Key::parse(&nonce.to_string())?,
-    };
-    let request = ClaimRequest {
-        id: id.clone(),
-        fingerprint: FingerprintKey::from_secret(&[0; 32])?.fingerprint().finish(),
-        effect: Effect::Foreign(OnUnknown::Retry),
-        nonce,
-        lease: Duration::from_secs(60),
-        lost_leases_max: 1,
-        key_age_max: None,
-        takeover: None,
-    };
-    let started = Instant::now();
-    let Claimed::Acquired { fence, lease_until, .. } = store.claim(&request).await? else {
-        return Err(Failure::runtime("the store refused to claim a key that nobody has used"));
-    };
-    let took = started.elapsed();
-    let verdict = ReleaseVerdict::NotApplied;
-    store.release(&Release { id, fence, verdict }).await?;
+    let Probe { took, skew } = probe::write(store).await?;
     let slow = (took > WRITE_MAX).then_some("the disk is slow or busy; requests wait for it twice");
-    let skew = skew(lease_until, request.lease);
     let wrong = (skew > CLOCK_SKEW_MAX)
         .then_some("the clocks differ: leases and retention end early or late; run NTP");
     Ok(vec![
         Finding::new("durable write", format!("{:.1} ms", took.as_secs_f64() * 1e3), slow),
         Finding::new("store's clock", format!("{} off", text::duration(skew)), wrong),
     ])
-}
-
-/// How far the store's clock is from this machine's, either way.
-fn skew(lease_until: Timestamp, lease: Duration) -> Duration {
-    let expected = SystemClock.now().after(lease);
-    lease_until.since(expected).max(expected.since(lease_until))
 }
 
 fn backlog(counts: &Counts) -> Vec<Finding> {

@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 
 use super::logs::Levels;
 use super::metrics;
+use crate::probe;
 
 /// Operators and their tools that may be connected at once.
 const CONNECTIONS_MAX: usize = 64;
@@ -103,8 +104,8 @@ impl Admin {
         if self.draining.load(Ordering::Acquire) {
             return text(StatusCode::SERVICE_UNAVAILABLE, "draining\n");
         }
-        // A sweep of nothing goes through the writer, so it tells whether writing works.
-        match self.store.sweep(0).await {
+        // Only a write tells whether writing works; this one leaves nothing behind.
+        match probe::write(&*self.store).await {
             Ok(_) => text(StatusCode::OK, "ready\n"),
             Err(error) => text(
                 StatusCode::SERVICE_UNAVAILABLE,
