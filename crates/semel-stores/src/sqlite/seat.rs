@@ -45,9 +45,16 @@ impl Place {
 }
 
 /// Device and inode of the file at a path.
+#[cfg(unix)]
 pub(super) fn file_at(path: &Path) -> Option<(u64, u64)> {
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
+}
+
+/// Files that are open cannot be replaced where this is compiled.
+#[cfg(not(unix))]
+pub(super) fn file_at(_path: &Path) -> Option<(u64, u64)> {
+    None
 }
 
 /// A panic of the caller's work, to be raised again where the caller waits.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::panic::resume_unwind;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 
@@ -12,7 +13,7 @@ use semel::{BoxFuture, Clock, Error, ErrorKind, Timestamp, TransactionalStore};
 
 use super::SqliteStore;
 use super::operation::Session;
-use super::seat::{Place, Seat};
+use super::seat::{Place, Seat, file_at};
 use super::worker::Worker;
 
 /// How much of one transaction's work may wait behind what runs. Only callers that gave up
@@ -278,13 +279,15 @@ impl SqliteStore {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::ClaimLost`](semel::ErrorKind::ClaimLost) when another claim took over: roll
-    /// back. Others as every method of the store.
+    /// [`ErrorKind::ClaimLost`] when another claim took over: roll
+    /// back. [`ErrorKind::Invalid`] for a transaction on another file. Others as every method of
+    /// the store.
     pub fn complete_in(
         &self,
         transaction: &Transaction<'_>,
         completion: &Completion,
     ) -> Result<Timestamp, Error> {
+        self.check(transaction)?;
         let mut session = Session::new(transaction, self.options.clock.now());
         session.complete(completion).map_err(|fault| fault.into_error(&self.path))
     }
@@ -294,17 +297,33 @@ impl SqliteStore {
     /// flight"; rolled back, the claim was never made.
     ///
     /// # Errors
-    /// As every method of the store.
+    /// [`ErrorKind::Invalid`] for a transaction on another file. Others as every method of the
+    /// store.
     pub fn claim_in(
         &self,
         transaction: &Transaction<'_>,
         request: &ClaimRequest,
     ) -> Result<Claimed, Error> {
+        self.check(transaction)?;
         let mut session = Session::new(transaction, self.options.clock.now());
         let claimed = session.claim(request).and_then(|claimed| {
             session.finish()?;
             Ok(claimed)
         });
         claimed.map_err(|fault| fault.into_error(&self.path))
+    }
+
+    /// A claim in another file would be seen by nobody who asks this store.
+    fn check(&self, transaction: &Transaction<'_>) -> Result<(), Error> {
+        let theirs = transaction.path().and_then(|path| file_at(Path::new(path)));
+        if theirs == self.transactions.place.file {
+            return Ok(());
+        }
+        let message = format!(
+            "the transaction is on another file than the store {}; records and business rows \
+             commit together in one file only",
+            self.path.display()
+        );
+        Err(Error::new(ErrorKind::Invalid, message))
     }
 }

@@ -115,6 +115,23 @@ fn a_panic_in_a_transaction_reaches_its_caller_and_keeps_nothing() {
 }
 
 #[test]
+fn a_callers_transaction_on_another_file_is_refused() {
+    let (file, another) = (File::new(), File::new());
+    let store = file.sqlite();
+    let fence = acquire(&*store, "k");
+    for mut elsewhere in [another.raw(), Connection::open_in_memory().unwrap()] {
+        let transaction = elsewhere.transaction().unwrap();
+        let claimed = store.claim_in(&transaction, &request("new")).unwrap_err();
+        let completed =
+            store.complete_in(&transaction, &completion("k", fence, "done")).unwrap_err();
+        for error in [claimed, completed] {
+            assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+            assert!(error.to_string().contains("on another file"), "{error}");
+        }
+    }
+}
+
+#[test]
 fn duplicates_are_answered_at_once_while_a_transaction_is_open() {
     let file = File::new();
     file.close();
