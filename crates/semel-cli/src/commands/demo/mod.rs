@@ -39,7 +39,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-
+    process::end_with_the_demo()?;
     let style = Style::of(arguments.json, arguments.plain);
     let folder = folder(arguments.keep.as_deref())?;
     let store = format!("sqlite:{}", folder.join("semel.db").display());
