@@ -135,3 +135,36 @@ fn commands_are_printed_as_a_shell_needs_them() {
     let listed = Command::new("sh").args(["-c", ls]).current_dir(folder.path()).output().unwrap();
     assert!(text(&listed.stdout).contains("held"), "{ls}: {}", text(&listed.stderr));
 }
+
+#[test]
+fn what_a_killed_demo_leaves_behind_can_be_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_semel"))
+        .args(["demo", "--keep"])
+        .arg(folder.path().join("kept"))
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let mut children = Vec::new();
+    while children.len() < 3 {
+        assert!(Instant::now() < deadline, "the demo did not start its processes");
+        children = running_below(demo.id());
+    }
+    // They are stopped by number, so that a failure leaves none of them behind.
+    let pids: Vec<Pid> = children.iter().map(|it| Pid::from_raw(it.parse().unwrap())).collect();
+    demo.kill().unwrap();
+    demo.wait().unwrap();
+    let is_gone = |pid: &Pid| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+        stat.map_or(true, |stat| stat.contains(") Z "))
+    };
+    pids.iter().for_each(|pid| kill(*pid, Signal::SIGTERM).unwrap_or_default());
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !pids.iter().all(is_gone) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let left: Vec<&Pid> = pids.iter().filter(|pid| !is_gone(pid)).collect();
+    left.iter().for_each(|pid| kill(**pid, Signal::SIGKILL).unwrap_or_default());
+    assert!(left.is_empty(), "deaf to SIGTERM: {left:?}");
+}

@@ -8,9 +8,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError, mpsc};
 use std::time::Duration;
 
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::failure::Failure;
 
@@ -20,18 +21,31 @@ const START_MAX: Duration = Duration::from_secs(20);
 /// The children that run now.
 static RUNNING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 
-/// Ends all children when the demo is asked to stop; a signal drops nothing. Call it first: threads
-/// that start later leave these signals to the one that waits for them here.
+/// Ends all children when the demo is asked to stop; a signal drops nothing. Signals are handled,
+/// not blocked: children inherit what is blocked, and one that outlives a killed demo would be
+/// deaf to them.
 pub(super) fn end_with_the_demo() -> Result<(), Failure> {
-    let mut stops = SigSet::empty();
-    for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM] {
-        stops.add(signal);
-    }
-    stops.thread_block().map_err(|error| {
-        Failure::runtime("the system does not let signals wait").caused_by(&error)
-    })?;
+    let refuse = |error: &std::io::Error| {
+        Failure::runtime("the demo cannot watch for signals").caused_by(error)
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
+    let runtime = runtime.map_err(|error| refuse(&error))?;
+    let watch = |kind| {
+        let _context = runtime.enter();
+        signal(kind).map_err(|error| refuse(&error))
+    };
+    let mut hangup = watch(SignalKind::hangup())?;
+    let mut interrupt = watch(SignalKind::interrupt())?;
+    let mut terminate = watch(SignalKind::terminate())?;
     std::thread::spawn(move || {
-        let Ok(signal) = stops.wait() else { return };
+        let signal = runtime.block_on(async {
+            tokio::select! {
+                _ = hangup.recv() => Signal::SIGHUP,
+                _ = interrupt.recv() => Signal::SIGINT,
+                _ = terminate.recv() => Signal::SIGTERM,
+            }
+        });
+        // Held to the end, so that no child starts any more.
         let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
         let pids = running.iter().filter_map(|pid| i32::try_from(*pid).ok().map(Pid::from_raw));
         for pid in pids {
