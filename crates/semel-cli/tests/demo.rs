@@ -168,3 +168,30 @@ fn what_a_killed_demo_leaves_behind_can_be_stopped() {
     left.iter().for_each(|pid| kill(**pid, Signal::SIGKILL).unwrap_or_default());
     assert!(left.is_empty(), "deaf to SIGTERM: {left:?}");
 }
+
+#[test]
+fn a_short_name_is_printed_only_if_it_finds_this_program() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let [mine, other] = ["mine", "other"].map(|name| folder.path().join(name));
+    std::fs::create_dir_all(&mine).unwrap();
+    std::fs::create_dir_all(&other).unwrap();
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_semel"), mine.join("semel")).unwrap();
+    std::fs::write(other.join("semel"), "#!/bin/sh\n").unwrap();
+    let printed = |is_runnable: bool, keep: &str| {
+        let mode = if is_runnable { 0o755 } else { 0o644 };
+        let permissions = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(other.join("semel"), permissions).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_semel"))
+            .args(["demo", "--keys", "4", "--keep", keep])
+            .env("PATH", std::env::join_paths([&other, &mine]).unwrap())
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        let stdout = text(&output.stdout);
+        stdout.lines().find_map(|line| line.strip_prefix("  ")).unwrap().to_owned()
+    };
+    // A shell passes over a file that it cannot run.
+    assert!(printed(false, "one").starts_with("semel records ls "));
+    assert!(!printed(true, "two").starts_with("semel "));
+}

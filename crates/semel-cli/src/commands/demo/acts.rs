@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::client::{Heard, Order};
-use super::process;
+use super::program;
 use super::side::Side;
 use crate::failure::Failure;
 
@@ -94,7 +94,7 @@ pub(super) fn decide(store: &str, side: &Side, key: &str) -> Result<(), Failure>
     let arguments = ["records", "complete", key, "--store", store, "--status", "201"];
     let answer = ["--header", "Content-Type: application/json", "--body", &body];
     let because = ["--reason", &reason, "--actor", "demo"];
-    let decided = process::command()
+    let decided = program::command()
         .and_then(|mut it| it.args([&arguments[..], &answer, &because].concat()).output())
         .map_err(|error| Failure::runtime("`semel records` did not start").caused_by(&error))?;
     if decided.status.success() {

@@ -4,6 +4,7 @@ mod acts;
 mod client;
 pub(crate) mod orders;
 mod process;
+mod program;
 mod screen;
 mod side;
 
@@ -105,7 +106,7 @@ fn play(style: Style, sides: [&Side; 2], keys: &[String], store: &str) -> Result
 /// The last words: what was seen, and what to type next.
 fn finish(style: Style, counts: [u64; 3], store: &str, held: &str, order: Option<u64>) {
     let [wanted, made, kept] = counts;
-    let (semel, store) = (text::shell_word(&process::as_typed()), text::shell_word(store));
+    let (semel, store) = (text::shell_word(&program::as_typed()), text::shell_word(store));
     let order = order.unwrap_or_default();
     style.line("");
     style.line(&format!(

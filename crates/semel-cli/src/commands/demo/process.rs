@@ -3,9 +3,9 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, OnceLock, PoisonError, mpsc};
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -13,6 +13,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::program;
 use crate::failure::Failure;
 
 /// A child that has not started by then will not.
@@ -79,7 +80,7 @@ impl Process {
             Failure::runtime(format!("the demo could not start `semel {name}`")).caused_by(error)
         };
         let log = File::options().create(true).append(true).open(log).map_err(|it| refuse(&it))?;
-        let mut command = command().map_err(|error| refuse(&error))?;
+        let mut command = program::command().map_err(|error| refuse(&error))?;
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
         let mut child = command.spawn().map_err(|error| refuse(&error))?;
@@ -121,39 +122,4 @@ fn end_child(child: &mut Child) {
     let pid = child.id();
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner).retain(|known| *known != pid);
     drop(child.wait());
-}
-
-/// This program, without the settings of its caller's environment.
-pub(super) fn command() -> std::io::Result<Command> {
-    // Asked once: a program that is replaced while it runs no longer has a path.
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    let program = match PROGRAM.get() {
-        Some(program) => program,
-        None => {
-            let program = std::env::current_exe()?;
-            PROGRAM.get_or_init(|| program)
-        }
-    };
-    let mut command = Command::new(program);
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("SEMEL_") {
-            command.env_remove(name);
-        }
-    }
-    Ok(command)
-}
-
-/// How a person calls this program from the current folder.
-pub(super) fn as_typed() -> String {
-    let Ok(program) = std::env::current_exe() else { return "semel".to_owned() };
-    let paths = std::env::var_os("PATH").unwrap_or_default();
-    let mut found = std::env::split_paths(&paths).map(|folder| folder.join("semel"));
-    if found.any(|path| path.canonicalize().is_ok_and(|path| path == program)) {
-        return "semel".to_owned();
-    }
-    let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
-    match program.strip_prefix(&here) {
-        Ok(below) => format!("./{}", below.display()),
-        Err(_) => program.display().to_string(),
-    }
 }
