@@ -39,6 +39,10 @@ fn the_demo_ends_with_one_object_that_tells_what_the_services_counted() {
         let rows: i64 =
             orders.query_row("SELECT count(*) FROM orders", (), |row| row.get(0)).unwrap();
         assert_eq!(last[side]["orders"], rows, "{side}");
+        let keys: i64 = orders
+            .query_row("SELECT count(DISTINCT key) FROM orders", (), |row| row.get(0))
+            .unwrap();
+        assert_eq!((&last[side]["distinct_keys"], keys), (&5.into(), 5), "{side}");
     }
 }
 

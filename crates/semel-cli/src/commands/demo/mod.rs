@@ -58,7 +58,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     } else {
         finish(style, [wanted, made, kept], &store, held, guarded.order_of(held));
     }
-    if kept == wanted { Ok(()) } else { Err(Failure::runtime(broken(wanted, kept))) }
+    // Both: a lost order and a doubled one would make up for each other.
+    let distinct = guarded.distinct_keys();
+    if [kept, distinct] == [wanted; 2] {
+        Ok(())
+    } else {
+        Err(Failure::runtime(broken(wanted, kept, distinct)))
+    }
 }
 
 pub(crate) fn serve_orders(arguments: orders::Arguments) -> Result<(), Failure> {
@@ -135,6 +141,7 @@ fn result(sides: [&Side; 2], wanted: u64, store: &str, held: &str) -> Value {
         json!({
             "requests": count(&side.tally.requests),
             "orders": side.orders(),
+            "distinct_keys": side.distinct_keys(),
             "replays": count(&side.tally.replays),
             "refusals": count(&side.tally.refusals),
             "unknowns": count(&side.tally.unknowns),
@@ -150,10 +157,10 @@ fn result(sides: [&Side; 2], wanted: u64, store: &str, held: &str) -> Value {
     })
 }
 
-fn broken(wanted: u64, kept: u64) -> String {
+fn broken(wanted: u64, kept: u64, distinct: u64) -> String {
     format!(
-        "behind semel {kept} orders were made for {wanted} keys; this is a bug: please report it \
-         with the folder that the demo left behind"
+        "behind semel {kept} orders were made for {distinct} keys, and {wanted} were wanted; this \
+         is a bug: please report it with the folder that the demo left behind"
     )
 }
 

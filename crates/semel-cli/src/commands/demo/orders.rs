@@ -79,13 +79,12 @@ impl Shop {
                 let created = tokio::spawn(async move { shop.create(request).await });
                 created.await.unwrap_or(Err(rusqlite::Error::InvalidQuery))
             }
-            (&Method::GET, "/count") => self
-                .query("SELECT count(*) FROM orders WHERE ?1 = ?1", "")
-                .map(|orders| answer(StatusCode::OK, &json!({ "orders": orders }))),
+            (&Method::GET, "/count") => self.count().map(|[orders, keys]| {
+                answer(StatusCode::OK, &json!({ "orders": orders, "distinct_keys": keys }))
+            }),
             (&Method::GET, path) if path.starts_with("/orders/") => {
                 let key = &path["/orders/".len()..];
-                self.query("SELECT coalesce(min(id), 0) FROM orders WHERE key = ?1", key)
-                    .map(|id| answer(StatusCode::OK, &json!({ "order": id })))
+                self.order_of(key).map(|id| answer(StatusCode::OK, &json!({ "order": id })))
             }
             _ => Ok(answer(StatusCode::NOT_FOUND, &json!({ "error": "no such page" }))),
         };
@@ -130,9 +129,17 @@ impl Shop {
         Ok((id, same == 1))
     }
 
-    fn query(&self, sql: &str, parameter: &str) -> rusqlite::Result<i64> {
+    fn count(&self) -> rusqlite::Result<[i64; 2]> {
         let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
-        orders.query_row(sql, [parameter], |row| row.get(0))
+        let sql = "SELECT count(*), count(DISTINCT key) FROM orders";
+        orders.query_row(sql, (), |row| Ok([row.get(0)?, row.get(1)?]))
+    }
+
+    /// The first order under this key, or 0.
+    fn order_of(&self, key: &str) -> rusqlite::Result<i64> {
+        let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        let sql = "SELECT coalesce(min(id), 0) FROM orders WHERE key = ?1";
+        orders.query_row(sql, [key], |row| row.get(0))
     }
 }
 

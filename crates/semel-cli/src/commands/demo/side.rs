@@ -83,6 +83,11 @@ impl Side {
         self.tally.orders.load(Ordering::Relaxed)
     }
 
+    /// How many keys have an order, by the service's own count; none while it is down.
+    pub(super) fn distinct_keys(&self) -> u64 {
+        client::number(self.service_address, "/count", "distinct_keys").unwrap_or_default()
+    }
+
     /// The order of a key, if the service has one: what an operator looks up.
     pub(super) fn order_of(&self, key: &str) -> Option<u64> {
         client::number(self.service_address, &format!("/orders/{key}"), "order")
