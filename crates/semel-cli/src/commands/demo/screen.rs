@@ -33,9 +33,12 @@ impl Style {
     pub(super) fn of(is_json: bool, is_plain: bool) -> Self {
         // A terminal that does not tell its size is taken for a usual one.
         let (Width(wide), Height(high)) = terminal_size().unwrap_or((Width(80), Height(24)));
+        // A dumb terminal shows escape sequences instead of following them.
+        let is_able =
+            output::is_terminal() && std::env::var_os("TERM").is_none_or(|it| it != "dumb");
         if is_json {
             Self::Json
-        } else if is_plain || !output::is_terminal() || wide < NARROW || high < LINES {
+        } else if is_plain || !is_able || wide < NARROW || high < LINES {
             Self::Plain
         } else {
             let color = std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty());
