@@ -187,6 +187,11 @@ impl Target {
         if uri.path_and_query().is_some_and(|path| path != "/") {
             return refuse("has a path, and paths are forwarded as they are");
         }
+        let port = authority.as_str().rsplit_once(':').map_or("", |(_, port)| port);
+        let is_number = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+        if is_number && authority.port_u16().is_none() {
+            return refuse("has a port above 65535");
+        }
         Self::at(authority).ok_or_else(|| problem(format!("upstream `{text}` has no usable host")))
     }
 
@@ -217,6 +222,7 @@ mod tests {
             ("app:8000", "http://"),
             ("https://app", "only http"),
             ("ftp://app", "http://"),
+            ("http://app:99999", "65535"),
             ("http://app/api", "has a path"),
             ("http://user:pw@app", "credentials"),
         ] {
