@@ -169,3 +169,30 @@ fn a_client_that_hangs_up_gets_its_answer_at_the_retry() {
     assert!(post(proxy.address, &Ask::order("k")).unwrap().is_replayed());
     assert_eq!(site.upstream.effects("k"), 1);
 }
+
+#[test]
+fn an_answer_that_ends_with_its_head_is_broken_and_never_an_empty_success() {
+    use std::io::{Read, Write};
+
+    let site = Site::new();
+    let upstream = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = upstream.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for (at, stream) in upstream.incoming().map_while(Result::ok).enumerate() {
+            let mut stream = stream;
+            // The whole request is small and comes at once.
+            drop(stream.read(&mut [0; 4096]));
+            let framing = ["Content-Length: 10", "Transfer-Encoding: chunked"][at % 2];
+            let bad = if at % 4 == 3 { "ZZ\r\n" } else { "" };
+            drop(write!(stream, "HTTP/1.1 201 Created\r\n{framing}\r\n\r\n{bad}"));
+        }
+    });
+    let proxy = site.proxy_with(&["--upstream", &format!("http://{address}")]);
+    for round in 0..40 {
+        let key = format!("k{round}");
+        let first = proxy.ask(&key);
+        assert!(first.is("answer-broken"), "{round}: {first:?}");
+        let retry = proxy.ask(&key);
+        assert!(retry.is("outcome-unknown"), "{round}: a broken answer was kept: {retry:?}");
+    }
+}

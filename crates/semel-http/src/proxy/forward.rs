@@ -46,9 +46,10 @@ pub(super) fn prepare<B>(
     if *request.method() == Method::CONNECT {
         return Err(Problem::new(Refusal::MethodUnsupported, "CONNECT is not forwarded"));
     }
+    // First, because `Connection` may name any field, `Host` among them.
+    hop::strip(request.headers_mut());
     set_host(request, target)?;
     let headers = request.headers_mut();
-    hop::strip(headers);
     // Answered already: the body is read here.
     headers.remove(header::EXPECT);
     tell_about(client, settings, headers);

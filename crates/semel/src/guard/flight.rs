@@ -105,6 +105,10 @@ impl Seat<'_> {
 
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
+        // A waker meant for the next leader may have been spent on this caller.
+        if !self.flight.led.load(Ordering::Acquire) {
+            self.flight.ended.notify(1);
+        }
         let mut waiting = self.flights.waiting();
         waiting.waiters -= 1;
         // The map's reference and this one: nobody else waits any more.

@@ -38,7 +38,7 @@ impl Progress {
 
 /// A client's body that has not arrived whole.
 pub(crate) struct Received {
-    front: Option<Frame<Bytes>>,
+    front: Option<Ahead>,
     rest: Incoming,
     progress: Progress,
 }
@@ -47,7 +47,8 @@ pub(crate) struct Received {
 pub(super) fn receive(mut body: Incoming) -> (Body, Option<Progress>) {
     let (front, is_over) = look_ahead(&mut body);
     if is_over {
-        let data = front.and_then(|frame| frame.into_data().ok()).unwrap_or_default();
+        let data =
+            front.and_then(Result::ok).and_then(|it| it.into_data().ok()).unwrap_or_default();
         return (Body::from(data), None);
     }
     let progress = Progress(Arc::default());
@@ -55,9 +56,13 @@ pub(super) fn receive(mut body: Incoming) -> (Body, Option<Progress>) {
     (Body::received(received), Some(progress))
 }
 
-/// The first frame, if it is there, and whether nothing comes after it. Registers no waker: who
-/// waits for more polls the body again.
-fn look_ahead(body: &mut Incoming) -> (Option<Frame<Bytes>>, bool) {
+/// What came first: a frame, or the end of the connection in the middle of the body. The error is
+/// kept, because the body tells it only once and looks complete afterwards.
+type Ahead = Result<Frame<Bytes>, hyper::Error>;
+
+/// What is there already, and whether nothing comes after it. Registers no waker: who waits for
+/// more polls the body again.
+fn look_ahead(body: &mut Incoming) -> (Option<Ahead>, bool) {
     if body.is_end_stream() {
         return (None, true);
     }
@@ -66,11 +71,11 @@ fn look_ahead(body: &mut Incoming) -> (Option<Frame<Bytes>>, bool) {
         Poll::Ready(Some(Ok(frame))) => {
             // Trailers come in a frame of their own, which the whole body has no place for here.
             let is_over = frame.is_data() && body.is_end_stream();
-            (Some(frame), is_over)
+            (Some(Ok(frame)), is_over)
         }
         Poll::Ready(None) => (None, true),
-        // An error shows itself again to whoever reads on.
-        Poll::Ready(Some(Err(_))) | Poll::Pending => (None, false),
+        Poll::Ready(Some(Err(error))) => (Some(Err(error)), false),
+        Poll::Pending => (None, false),
     }
 }
 
@@ -80,7 +85,7 @@ impl Received {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let polled = match self.front.take() {
-            Some(frame) => Poll::Ready(Some(Ok(frame))),
+            Some(ahead) => Poll::Ready(Some(ahead)),
             None => Pin::new(&mut self.rest).poll_frame(context),
         };
         match &polled {
@@ -102,8 +107,9 @@ impl Received {
     }
 }
 
-fn hint_with(front: Option<&Frame<Bytes>>, rest: SizeHint) -> SizeHint {
-    let ahead = front.and_then(Frame::data_ref).map_or(0, |data| data.len() as u64);
+fn hint_with(front: Option<&Ahead>, rest: SizeHint) -> SizeHint {
+    let ahead =
+        front.and_then(|it| it.as_ref().ok()?.data_ref()).map_or(0, |data| data.len() as u64);
     let mut hint = SizeHint::new();
     if let Some(upper) = rest.upper() {
         hint.set_upper(upper + ahead);
@@ -117,7 +123,7 @@ fn hint_with(front: Option<&Frame<Bytes>>, rest: SizeHint) -> SizeHint {
 pub(crate) struct Relayed(Box<Relay>);
 
 struct Relay {
-    front: Option<Frame<Bytes>>,
+    front: Option<Ahead>,
     rest: Incoming,
     /// `None` once it is back in the pool.
     connection: Option<Box<Connection>>,
@@ -143,7 +149,8 @@ pub(super) fn relay(
             connection.drive(&mut Context::from_waker(Waker::noop()));
         }
         pool.put(connection);
-        let data = front.and_then(|frame| frame.into_data().ok()).unwrap_or_default();
+        let data =
+            front.and_then(Result::ok).and_then(|it| it.into_data().ok()).unwrap_or_default();
         return Body::whole(Whole { data, trailers: None });
     }
     Body::relayed(Relayed(Box::new(Relay {
@@ -185,8 +192,10 @@ impl Relay {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if let Some(frame) = self.front.take() {
-            return Poll::Ready(Some(Ok(frame)));
+        match self.front.take() {
+            Some(Ok(frame)) => return Poll::Ready(Some(Ok(frame))),
+            Some(Err(error)) => return self.broken(Some(Err(error))),
+            None => {}
         }
         // Twice, because asking for a frame lets the connection read on.
         for _ in 0..2 {
