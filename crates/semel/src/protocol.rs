@@ -69,6 +69,8 @@ pub fn claim(
             (Claimed::InFlight { lease_left: lease_until.since(now) }, Change::Keep)
         }
         State::InProgress { .. } => claim_silent(record, request, now, next_counter),
+        // Given up under a mode that runs again, asked for under one that must not.
+        State::Interrupted { .. } if request.effect.holds() => hold_interrupted(record, now),
         State::Interrupted { .. } => claim_next(record, request, now, next_counter),
     }
 }
@@ -211,6 +213,14 @@ fn claim_silent(
     } else {
         return claim_next(record, request, now, next_counter);
     };
+    record.state = State::Held(hold.clone());
+    record.updated_at = now;
+    (Claimed::Held(hold), Change::Put(Box::new(record)))
+}
+
+fn hold_interrupted(mut record: Record, now: Timestamp) -> (Claimed, Change) {
+    let detail = format!("claim {} ended without knowing its outcome", record.fence.counter);
+    let hold = Hold::new(HoldCause::Reported, &detail, now);
     record.state = State::Held(hold.clone());
     record.updated_at = now;
     (Claimed::Held(hold), Change::Put(Box::new(record)))

@@ -125,7 +125,14 @@ async fn an_unknown_outcome_follows_the_mode(kit: &Kit<'_>) -> Checked {
         check(next.counter > fence.counter, "the next claim's counter is not higher")?;
         same("attempts", kit.record(&id).await?.attempts, 2)?;
     }
-    Ok(())
+    // A change of mode in between breaks neither promise.
+    let id = kit.id();
+    let fence = kit.acquire(&id, RETRY).await?;
+    done("release", kit.release(&id, fence, unknown("x")).await)?;
+    match kit.claim(&id, HOLD).await? {
+        Claimed::Held(hold) => same("cause", hold.cause, HoldCause::Reported),
+        other => Err(format!("hold after retry: expected Held, saw {other:?}")),
+    }
 }
 
 async fn steps_survive_a_takeover_and_keep_their_first_result(kit: &Kit<'_>) -> Checked {

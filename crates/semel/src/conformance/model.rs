@@ -207,6 +207,10 @@ impl Model {
                     return Seen::Held(cause);
                 }
             }
+            Phase::GivenUp if sent.hold => {
+                entry.phase = Phase::Held(HoldCause::Reported);
+                return Seen::Held(HoldCause::Reported);
+            }
             Phase::GivenUp => {}
         }
         entry.hold = sent.hold;
