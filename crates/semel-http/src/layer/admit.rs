@@ -61,6 +61,11 @@ async fn try_admit(
         Problem::new(Refusal::Overloaded, detail)
     })?;
     let body = read(shared, body).await?;
+    // An HTTP/2 client may reset its stream in the middle as if nothing were wrong.
+    if announced(&parts).is_some_and(|length| length != body.data.len() as u64) {
+        let detail = "the body has another length than it announced; nothing was executed";
+        return Err(Problem::new(Refusal::BodyIncomplete, detail));
+    }
     let key = match (key, &shared.rules.key_pointer) {
         (None, Some(pointer)) => pointer
             .key_in(&body.data)
@@ -80,6 +85,11 @@ async fn try_admit(
     let fingerprint = fingerprint::of(&shared.secret, &parts, &body.data, canonical_json);
     let request = Request::from_parts(parts, Body::whole(body));
     Ok(Admission::Guarded(Admitted { tenant, key, fingerprint, request, permit }))
+}
+
+/// What the request says about the length of its body.
+fn announced(parts: &http::request::Parts) -> Option<u64> {
+    parts.headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 async fn read(shared: &Shared, body: Body) -> Result<Whole, Problem> {
