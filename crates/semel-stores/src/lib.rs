@@ -7,6 +7,8 @@
 //!
 //! [`open`] takes such a URL.
 
+#[cfg(feature = "postgres")]
+mod coalesce;
 mod url;
 
 #[cfg(feature = "sqlite")]
