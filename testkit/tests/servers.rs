@@ -1,0 +1,146 @@
+//! The servers keep what the page of `servers` promises.
+//!
+//! Each test starts its own. A server that is not on this machine is skipped by name, unless
+//! everything is required.
+
+#![allow(clippy::disallowed_methods, reason = "the end of another process sends no signal")]
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use semel_testkit::servers::{Postgres, Redis, Reply, skips};
+
+type Story = Result<(), Box<dyn std::error::Error>>;
+
+fn text(text: &str) -> Reply {
+    Reply::Text(text.to_owned())
+}
+
+#[test]
+fn a_postgres_keeps_its_commits_over_a_crash() -> Story {
+    if skips(Postgres::missing()) {
+        return Ok(());
+    }
+    let mut postgres = Postgres::with(&[("application_name", "kit"), ("work_mem", "1MB")])?;
+    let url = postgres.url();
+    postgres.sql("CREATE TABLE t (n int); INSERT INTO t VALUES (7)")?;
+    postgres.kill();
+    assert!(postgres.sql("SELECT 1").is_err());
+    postgres.start_again()?;
+    assert_eq!(postgres.url(), url);
+    assert_eq!(postgres.sql("SELECT n FROM t")?, "7");
+    let told = postgres.sql(
+        "SELECT string_agg(name || '=' || setting, ' ' ORDER BY name) FROM pg_settings WHERE name
+         IN ('fsync', 'synchronous_commit', 'max_connections', 'listen_addresses', 'work_mem')",
+    )?;
+    let wanted = "fsync=on listen_addresses=127.0.0.1 max_connections=200 \
+                  synchronous_commit=on work_mem=1024";
+    assert_eq!(told, wanted);
+    Ok(())
+}
+
+#[test]
+fn a_postgres_lets_nobody_in_without_the_password() -> Story {
+    if skips(Postgres::missing()) {
+        return Ok(());
+    }
+    let postgres = Postgres::start()?;
+    assert_eq!(postgres.sql("SHOW password_encryption")?, "scram-sha-256");
+    let rules = postgres.sql("SELECT DISTINCT auth_method FROM pg_hba_file_rules")?;
+    assert_eq!(rules, "scram-sha-256");
+    assert_eq!(postgres.sql("SELECT usesuper FROM pg_user WHERE usename = 'semel'")?, "t");
+    Ok(())
+}
+
+#[test]
+fn a_redis_keeps_its_keys_over_a_crash() -> Story {
+    if skips(Redis::missing()) {
+        return Ok(());
+    }
+    let mut redis = Redis::with(&[("appendfsync", "always")])?;
+    let url = redis.url();
+    redis.ask(&["SET", "key", "value"])?;
+    redis.kill();
+    assert!(redis.ask(&["PING"]).is_err());
+    redis.start_again()?;
+    assert_eq!(redis.url(), url);
+    assert_eq!(redis.ask(&["GET", "key"])?, text("value"));
+    let policy = redis.ask(&["CONFIG", "GET", "maxmemory-policy"])?;
+    assert_eq!(policy.list(), [text("maxmemory-policy"), text("noeviction")]);
+    Ok(())
+}
+
+#[test]
+fn a_frozen_redis_does_not_answer_until_it_is_thawed() -> Story {
+    use std::io::{Read, Write};
+    if skips(Redis::missing()) {
+        return Ok(());
+    }
+    let redis = Redis::start()?;
+    let mut client = std::net::TcpStream::connect(("127.0.0.1", redis.port()))?;
+    redis.freeze();
+    client.write_all(b"PING\r\n")?;
+    client.set_read_timeout(Some(std::time::Duration::from_millis(200)))?;
+    assert!(client.read(&mut [0]).is_err());
+    redis.thaw();
+    client.set_read_timeout(None)?;
+    assert_eq!(client.read(&mut [0; 16])?, "+PONG\r\n".len());
+    Ok(())
+}
+
+#[test]
+fn a_redis_with_a_user_or_a_password_says_so_in_its_url() -> Story {
+    if skips(Redis::missing()) {
+        return Ok(());
+    }
+    let redis = Redis::with_user("anna", "secret")?;
+    assert_eq!(redis.url(), format!("redis://anna:secret@127.0.0.1:{}", redis.port()));
+    assert_eq!(redis.ask(&["ACL", "WHOAMI"])?, text("anna"));
+    let redis = Redis::with_password("secret")?;
+    assert_eq!(redis.url(), format!("redis://:secret@127.0.0.1:{}", redis.port()));
+    assert_eq!(redis.ask(&["PING"])?, text("PONG"));
+    Ok(())
+}
+
+/// The other half of the next test, in a process of its own.
+#[test]
+#[ignore = "it waits to be killed"]
+fn holds_servers_until_it_is_killed() -> Story {
+    let postgres = Postgres::start()?;
+    let redis = Redis::start()?;
+    // Frozen ones cannot notice by themselves that nobody is left.
+    postgres.freeze();
+    println!("\nheld {} {}", redis.folder().display(), postgres.port());
+    std::io::stdin().read_line(&mut String::new())?;
+    Ok(())
+}
+
+#[test]
+fn nothing_survives_a_test_that_is_killed() -> Story {
+    use std::io::{BufRead, BufReader};
+    if skips(Postgres::missing()) || skips(Redis::missing()) {
+        return Ok(());
+    }
+    let mut child = Command::new(std::env::current_exe()?)
+        .args(["--exact", "holds_servers_until_it_is_killed", "--ignored", "--nocapture"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let stdout = child.stdout.take().ok_or("no pipe")?;
+    let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
+    let held = lines.find_map(|line| line.strip_prefix("held ").map(str::to_owned));
+    child.kill()?;
+    child.wait()?;
+    let held = held.ok_or("the servers did not start")?;
+    let (folder, port) = held.split_once(' ').ok_or("no port")?;
+    // The folder goes last, after every process that used it.
+    while Path::new(folder).exists() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let port: u16 = port.parse()?;
+    while std::net::TcpListener::bind(("127.0.0.1", port)).is_err() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
