@@ -5,7 +5,7 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -17,29 +17,42 @@ use semel::{BoxFuture, Inspect, ManualClock, MemoryStore, Store};
 
 struct Memory {
     clock: ManualClock,
-    store: Arc<MemoryStore>,
+    store: Mutex<Arc<MemoryStore>>,
 }
 
 impl Memory {
     fn new() -> Self {
         let clock = ManualClock::new();
-        let store = Arc::new(MemoryStore::with_clock(Arc::new(clock.clone())));
+        let store = Mutex::new(empty(&clock));
         Self { clock, store }
     }
+
+    fn memory(&self) -> Arc<MemoryStore> {
+        self.store.lock().unwrap().clone()
+    }
+}
+
+fn empty(clock: &ManualClock) -> Arc<MemoryStore> {
+    Arc::new(MemoryStore::with_clock(Arc::new(clock.clone())))
 }
 
 impl Harness for Memory {
     fn store(&self) -> Arc<dyn Store> {
-        self.store.clone()
+        self.memory()
     }
 
     fn inspect(&self) -> Option<Arc<dyn Inspect>> {
-        Some(self.store.clone())
+        Some(self.memory())
     }
 
     fn elapse(&self, duration: Duration) -> BoxFuture<'_, ()> {
         self.clock.advance(duration);
         Box::pin(async {})
+    }
+
+    fn wipe(&self) -> BoxFuture<'_, bool> {
+        *self.store.lock().unwrap() = empty(&self.clock);
+        Box::pin(async { true })
     }
 }
 

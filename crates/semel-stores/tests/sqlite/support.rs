@@ -94,6 +94,15 @@ impl Harness for File {
         *self.store.lock().unwrap() = Some(Arc::new(self.open()));
         Box::pin(async { true })
     }
+
+    fn wipe(&self) -> BoxFuture<'_, bool> {
+        self.close();
+        for entry in std::fs::read_dir(self.folder.path()).unwrap() {
+            std::fs::remove_file(entry.unwrap().path()).unwrap();
+        }
+        *self.store.lock().unwrap() = Some(Arc::new(self.open()));
+        Box::pin(async { true })
+    }
 }
 
 pub(crate) fn id(key: &str) -> RecordId {

@@ -37,10 +37,12 @@
 //! drives beside the store.
 
 mod claims;
+mod counterexamples;
 mod endings;
 mod kit;
 pub mod model;
 mod operators;
+mod sinks;
 mod time;
 
 use std::fmt;
@@ -68,6 +70,13 @@ pub trait Harness: Send + Sync {
     /// Closes and opens the store again, as a restart would; [`Harness::store`] gives the new one
     /// afterwards. `false` when the harness cannot.
     fn restart(&self) -> BoxFuture<'_, bool> {
+        Box::pin(async { false })
+    }
+
+    /// Puts an empty store in the place of this one, as a lost volume or a restored backup does:
+    /// records and counter are gone. [`Harness::store`] gives the new one afterwards. `false` when
+    /// the harness cannot.
+    fn wipe(&self) -> BoxFuture<'_, bool> {
         Box::pin(async { false })
     }
 
@@ -102,6 +111,8 @@ enum Needs {
     Durability,
     /// [`Harness::inspect`].
     Inspection,
+    /// [`Harness::wipe`].
+    Wiping,
 }
 
 /// What came of a run.
@@ -131,19 +142,29 @@ impl fmt::Display for Report {
 
 /// All cases.
 pub fn cases() -> impl Iterator<Item = &'static Case> {
-    [claims::CASES, endings::CASES, time::CASES, operators::CASES].into_iter().flatten()
+    [claims::CASES, endings::CASES, time::CASES, operators::CASES, counterexamples::CASES]
+        .into_iter()
+        .flatten()
 }
 
 /// Runs every case that applies to the store, one after the other.
 pub async fn run(harness: &dyn Harness) -> Report {
     let mut report = Report::default();
     let capabilities = harness.store().capabilities();
-    let mut can_restart = None;
+    let (mut can_restart, mut can_wipe) = (None, None);
     for case in cases() {
         if case.needs == Needs::Durability && capabilities.durable && can_restart.is_none() {
             can_restart = Some(harness.restart().await);
         }
-        let why = missing(case.needs, capabilities, harness, can_restart.unwrap_or(false));
+        if case.needs == Needs::Wiping && can_wipe.is_none() {
+            can_wipe = Some(harness.wipe().await);
+        }
+        let can = Can {
+            restart: can_restart.unwrap_or(false),
+            wipe: can_wipe.unwrap_or(false),
+            inspect: harness.inspect().is_some(),
+        };
+        let why = missing(case.needs, capabilities, can);
         if let Some(why) = why {
             report.skipped.push((case.name, why));
             continue;
@@ -156,18 +177,22 @@ pub async fn run(harness: &dyn Harness) -> Report {
     report
 }
 
-fn missing(
-    needs: Needs,
-    capabilities: Capabilities,
-    harness: &dyn Harness,
-    can_restart: bool,
-) -> Option<&'static str> {
+/// What a harness was able to do.
+#[derive(Clone, Copy)]
+struct Can {
+    restart: bool,
+    wipe: bool,
+    inspect: bool,
+}
+
+fn missing(needs: Needs, capabilities: Capabilities, can: Can) -> Option<&'static str> {
     match needs {
         Needs::Nothing => None,
         Needs::Durability if !capabilities.durable => Some("the store is not durable"),
-        Needs::Durability if !can_restart => Some("the harness cannot restart the store"),
-        Needs::Inspection if harness.inspect().is_none() => Some("the store has no Inspect"),
-        Needs::Durability | Needs::Inspection => None,
+        Needs::Durability if !can.restart => Some("the harness cannot restart the store"),
+        Needs::Inspection if !can.inspect => Some("the store has no Inspect"),
+        Needs::Wiping if !can.wipe => Some("the harness cannot wipe the store"),
+        Needs::Durability | Needs::Inspection | Needs::Wiping => None,
     }
 }
 
