@@ -33,9 +33,10 @@ mod programs;
 mod redis;
 mod resp;
 
-use std::fmt;
 use std::time::{Duration, Instant};
 
+pub use crate::Error;
+pub(crate) use ports::free as free_port;
 pub use postgres::Postgres;
 pub use programs::{Missing, skips};
 pub use redis::Redis;
@@ -49,36 +50,6 @@ const PORTS_TRIED_MAX: usize = 5;
 
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Why a server cannot do what it was asked to.
-#[derive(Clone)]
-pub struct Error(String);
-
-impl Error {
-    fn new(message: impl Into<String>) -> Self {
-        Self(message.into())
-    }
-
-    /// For `map_err`: what was tried, and then what the system says.
-    fn of<E: fmt::Display>(what: impl fmt::Display) -> impl FnOnce(E) -> Self {
-        move |error| Self(format!("{what}: {error}"))
-    }
-}
-
-/// The message itself: tests unwrap, and a quoted string is hard to read.
-impl fmt::Debug for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Error {}
-
 /// Asks again and again until there is an answer; the last refusal when the time is up.
 fn wait_for<T>(bound: Duration, mut look: impl FnMut() -> Result<T, Waiting>) -> Result<T, Error> {
     let started = Instant::now();
@@ -86,7 +57,7 @@ fn wait_for<T>(bound: Duration, mut look: impl FnMut() -> Result<T, Waiting>) ->
         match look() {
             Ok(found) => return Ok(found),
             Err(Waiting::NotYet(error)) if started.elapsed() > bound => {
-                return Err(Error(format!("{error}, even after {bound:?}")));
+                return Err(Error::new(format!("{error}, even after {bound:?}")));
             }
             Err(Waiting::NotYet(_)) => std::thread::sleep(PAUSE),
             Err(Waiting::Never(error)) => return Err(error),
