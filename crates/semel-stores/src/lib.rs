@@ -4,13 +4,19 @@
 //! |---|---|---|
 //! | `memory:` | – | [`semel::MemoryStore`]: one process, gone with it |
 //! | `sqlite:PATH` | `sqlite` | [`sqlite::SqliteStore`]: durable, several processes on one file |
+//! | `postgres://…` | `postgres` | [`postgres::PostgresStore`]: durable, several machines on one database |
+//! | `redis://…`, `redis-cluster://…`, `redis-sentinel://…` | `redis` | [`redis::RedisStore`]: quick, several machines on one server or cluster |
 //!
 //! [`open`] takes such a URL.
 
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "redis"))]
 mod coalesce;
 mod url;
 
+#[cfg(feature = "postgres")]
+pub mod postgres;
+#[cfg(feature = "redis")]
+pub mod redis;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 

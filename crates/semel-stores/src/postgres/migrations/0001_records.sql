@@ -1,0 +1,371 @@
+-- Records of idempotent operations. `semel.` stands for the schema that the store was told to use.
+--
+-- An operation that is not finished is a row of `semel.open`, one a key, kept unique by the
+-- primary key. A finished one moves to `semel.done`, which is partitioned by the end of its
+-- retention, so that forgetting is dropping a table and never a DELETE. All times are milliseconds
+-- since 1970 by this server's clock; the views at the end show them as timestamps.
+
+CREATE SEQUENCE semel.fence;
+
+CREATE TABLE semel.meta (
+    name  text PRIMARY KEY,
+    value bytea NOT NULL
+);
+-- The secret behind fingerprints: the same for all programs on this store.
+INSERT INTO semel.meta VALUES (
+    'secret',
+    sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()))
+);
+
+CREATE TABLE semel.open (
+    key         text COLLATE "C" NOT NULL,
+    tenant      text COLLATE "C" NOT NULL,
+    operation   text COLLATE "C" NOT NULL,
+    state       text NOT NULL CHECK (state IN ('in-progress', 'held', 'interrupted')),
+    effect      text NOT NULL,
+    counter     bigint NOT NULL,
+    nonce       bytea NOT NULL,
+    revision    bigint NOT NULL,              -- rises with every write after the claim
+    fingerprint bytea NOT NULL,
+    attempts    integer NOT NULL,
+    lost_leases integer NOT NULL,
+    created_at  bigint NOT NULL,
+    updated_at  bigint NOT NULL,
+    deadline    bigint,                       -- in-progress: the end of the lease
+    since       bigint,                       -- held, interrupted: since when
+    hold_cause  text,
+    hold_detail text,
+    steps       bytea,                        -- envelope; NULL when there are none
+    awaited     boolean NOT NULL DEFAULT false, -- somebody listens for the end of it
+    PRIMARY KEY (key, tenant, operation)
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.1);
+
+CREATE TABLE semel.done (
+    key          text COLLATE "C" NOT NULL,
+    tenant       text COLLATE "C" NOT NULL,
+    operation    text COLLATE "C" NOT NULL,
+    effect       text NOT NULL,
+    counter      bigint NOT NULL,
+    nonce        bytea NOT NULL,
+    fingerprint  bytea NOT NULL,
+    attempts     integer NOT NULL,
+    lost_leases  integer NOT NULL,
+    created_at   bigint NOT NULL,
+    completed_at bigint NOT NULL,
+    expires_at   bigint NOT NULL,
+    width        bigint NOT NULL,             -- how much time one partition of its class spans
+    outcome      bytea NOT NULL               -- envelope
+) PARTITION BY LIST (width);
+CREATE INDEX ON semel.done (key, tenant, operation);
+
+-- A partition spans about a quarter of the longest retention of its class: few enough to look into
+-- each on a claim, short enough that little is kept for longer than it was asked for.
+CREATE TABLE semel.done_6h PARTITION OF semel.done FOR VALUES IN (21600000)
+    PARTITION BY RANGE (expires_at);
+CREATE TABLE semel.done_8d PARTITION OF semel.done FOR VALUES IN (691200000)
+    PARTITION BY RANGE (expires_at);
+CREATE TABLE semel.done_92d PARTITION OF semel.done FOR VALUES IN (7948800000)
+    PARTITION BY RANGE (expires_at);
+
+CREATE TABLE semel.audit (
+    key       text COLLATE "C" NOT NULL,
+    tenant    text COLLATE "C" NOT NULL,
+    operation text COLLATE "C" NOT NULL,
+    counter   bigint NOT NULL,
+    nonce     bytea NOT NULL,
+    at        bigint NOT NULL,
+    action    text NOT NULL,
+    actor     text NOT NULL,
+    reason    text NOT NULL,
+    PRIMARY KEY (key, tenant, operation, counter, nonce)
+);
+
+CREATE FUNCTION semel.clock() RETURNS bigint LANGUAGE sql VOLATILE
+AS $$ SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint $$;
+
+CREATE FUNCTION semel.width_of(retention bigint) RETURNS bigint LANGUAGE sql IMMUTABLE
+AS $$
+    SELECT CASE
+        WHEN retention <= 86400000 THEN 21600000      -- a day: 6 hours
+        WHEN retention <= 2764800000 THEN 691200000   -- 32 days: 8 days
+        ELSE 7948800000                               -- longer: 92 days
+    END
+$$;
+
+-- Makes the partition for what completes now with this retention, and the next one. Returns for
+-- how many milliseconds that is enough. Attached, not made as PARTITION OF: that would lock all
+-- readers out.
+CREATE FUNCTION semel.provide(retention bigint) RETURNS bigint LANGUAGE plpgsql VOLATILE
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    width  bigint := semel.width_of(retention);
+    class  text := CASE width WHEN 21600000 THEN '6h' WHEN 691200000 THEN '8d' ELSE '92d' END;
+    ends   bigint := semel.clock() + retention;
+    first  bigint := ends / width;
+    name   text;
+BEGIN
+    FOR bucket IN first .. first + 1 LOOP
+        name := format('done_%s_%s', class, bucket);
+        CONTINUE WHEN to_regclass(format('semel.%I', name)) IS NOT NULL;
+        PERFORM pg_advisory_xact_lock(hashtextextended('semel.done', 0));
+        CONTINUE WHEN to_regclass(format('semel.%I', name)) IS NOT NULL;
+        EXECUTE format('CREATE TABLE semel.%I (LIKE semel.%I)', name, 'done_' || class);
+        EXECUTE format(
+            'ALTER TABLE semel.%I ATTACH PARTITION semel.%I FOR VALUES FROM (%s) TO (%s)',
+            'done_' || class, name, bucket * width, (bucket + 1) * width
+        );
+    END LOOP;
+    RETURN (first + 2) * width - ends;
+END
+$$;
+
+-- Drops partitions in which everything has expired; returns about how many records they held.
+-- Waits for nobody: a partition in use is dropped by a later call.
+CREATE FUNCTION semel.forget() RETURNS bigint LANGUAGE plpgsql VOLATILE
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms'
+AS $$
+DECLARE
+    now       bigint := semel.clock();
+    forgotten bigint := 0;
+    expired   record;
+    many      bigint;
+BEGIN
+    FOR expired IN
+        SELECT part.relname, part.reltuples::bigint AS about
+        FROM pg_inherits AS tie
+        JOIN pg_class AS part ON part.oid = tie.inhrelid
+        JOIN (VALUES ('done_6h', 21600000), ('done_8d', 691200000), ('done_92d', 7948800000))
+            AS class (name, width)
+            ON tie.inhparent = to_regclass(format('semel.%I', class.name))
+        WHERE (substring(part.relname FROM '[0-9]+$')::bigint + 1) * class.width <= now
+        ORDER BY part.relname
+    LOOP
+        BEGIN
+            many := expired.about;
+            IF many < 1000 THEN
+                EXECUTE format('SELECT count(*) FROM semel.%I', expired.relname) INTO many;
+            END IF;
+            EXECUTE format('DROP TABLE semel.%I', expired.relname);
+            forgotten := forgotten + many;
+        EXCEPTION WHEN lock_not_available OR deadlock_detected OR undefined_table THEN
+            CONTINUE;
+        END;
+    END LOOP;
+    RETURN forgotten;
+END
+$$;
+
+-- Claims many keys in one call. What it inserted is claimed; for the rest it tells what is there,
+-- and the caller decides by the same rules as everywhere.
+--
+-- It never waits for a row that it can see, so one slow transaction does not hold up a batch.
+CREATE FUNCTION semel.claim(
+    keys text[], tenants text[], operations text[], fingerprints bytea[], effects text[],
+    nonces bytea[], leases bigint[], insert_until bigint[]
+) RETURNS TABLE (
+    place bigint, now bigint, state text, effect text, counter bigint, nonce bytea, revision bigint,
+    fingerprint bytea, attempts integer, lost_leases integer, created_at bigint, updated_at bigint,
+    deadline bigint, since bigint, hold_cause text, hold_detail text, steps bytea, outcome bytea
+) LANGUAGE plpgsql VOLATILE
+SET lock_timeout = '1s' SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    moment bigint := semel.clock();
+    many   bigint;
+    drawn  bigint;
+BEGIN
+    -- Under a stricter isolation every statement below would see the same moment of the past, and
+    -- a record that was finished since then would be overlooked.
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'semel.claim needs READ COMMITTED, this transaction is %',
+            upper(current_setting('transaction_isolation'))
+            USING ERRCODE = 'active_sql_transaction',
+            HINT = 'set default_transaction_isolation back to read committed for this role';
+    END IF;
+
+    WITH made AS (
+        INSERT INTO semel.open AS o (
+            key, tenant, operation, state, effect, counter, nonce, revision, fingerprint, attempts,
+            lost_leases, created_at, updated_at, deadline
+        )
+        SELECT
+            a.key, a.tenant, a.operation, 'in-progress', a.effect, nextval('semel.fence'), a.nonce,
+            0, a.fingerprint, 1, 0, moment, moment, moment + a.lease
+        FROM unnest(
+            keys, tenants, operations, fingerprints, effects, nonces, leases, insert_until
+        ) AS a (key, tenant, operation, fingerprint, effect, nonce, lease, insert_until)
+        WHERE a.insert_until > moment
+            AND NOT EXISTS (
+                SELECT FROM semel.open AS o
+                WHERE o.key = a.key AND o.tenant = a.tenant AND o.operation = a.operation
+            )
+            AND NOT EXISTS (
+                SELECT FROM semel.done AS d
+                WHERE d.key = a.key AND d.tenant = a.tenant AND d.operation = a.operation
+                    AND d.expires_at > moment
+            )
+        -- Always in the same order, so that two batches cannot wait for each other.
+        ORDER BY a.key, a.tenant, a.operation
+        ON CONFLICT DO NOTHING
+        RETURNING o.counter
+    )
+    SELECT count(*), max(m.counter) FROM made AS m INTO many, drawn;
+
+    IF many > 0 THEN
+        -- A key that was claimed and finished between the look and the insertion is finished.
+        DELETE FROM semel.open AS o
+        USING unnest(keys, tenants, operations, nonces) AS a (key, tenant, operation, nonce)
+        WHERE o.key = a.key AND o.tenant = a.tenant AND o.operation = a.operation
+            AND o.nonce = a.nonce AND o.xmin = pg_current_xact_id()::xid
+            AND EXISTS (
+                SELECT FROM semel.done AS d
+                WHERE d.key = a.key AND d.tenant = a.tenant AND d.operation = a.operation
+                    AND d.expires_at > moment
+            );
+        -- An insertion that had to wait may hold a number that is lower than one which was drawn,
+        -- used and forgotten meanwhile. Now that the places are ours, later numbers are higher.
+        IF (SELECT f.last_value FROM semel.fence AS f) > drawn THEN
+            UPDATE semel.open AS o SET counter = nextval('semel.fence')
+            FROM unnest(keys, tenants, operations, nonces) AS a (key, tenant, operation, nonce)
+            WHERE o.key = a.key AND o.tenant = a.tenant AND o.operation = a.operation
+                AND o.nonce = a.nonce AND o.xmin = pg_current_xact_id()::xid;
+        END IF;
+    END IF;
+
+    RETURN QUERY SELECT
+        a.place, moment, coalesce(o.state, d.state), coalesce(o.effect, d.effect),
+        coalesce(o.counter, d.counter), coalesce(o.nonce, d.nonce), coalesce(o.revision, 0),
+        coalesce(o.fingerprint, d.fingerprint), coalesce(o.attempts, d.attempts),
+        coalesce(o.lost_leases, d.lost_leases), coalesce(o.created_at, d.created_at),
+        coalesce(o.updated_at, d.completed_at), coalesce(o.deadline, d.expires_at),
+        coalesce(o.since, d.completed_at), o.hold_cause, o.hold_detail, o.steps, d.outcome
+    FROM unnest(keys, tenants, operations) WITH ORDINALITY AS a (key, tenant, operation, place)
+    LEFT JOIN semel.open AS o
+        ON o.key = a.key AND o.tenant = a.tenant AND o.operation = a.operation
+    LEFT JOIN LATERAL (
+        SELECT 'completed' AS state, f.*
+        FROM semel.done AS f
+        WHERE o.key IS NULL AND f.key = a.key AND f.tenant = a.tenant
+            AND f.operation = a.operation AND f.expires_at > moment
+        LIMIT 1
+    ) AS d ON true;
+END
+$$;
+
+-- Moves many claims that still hold their fence to the finished ones. Rows that somebody else is
+-- writing just now are left out: the caller does those alone, where it may wait.
+CREATE FUNCTION semel.complete(
+    keys text[], tenants text[], operations text[], counters bigint[], nonces bytea[],
+    retentions bigint[], outcomes bytea[]
+) RETURNS TABLE (place bigint, expires_at bigint) LANGUAGE plpgsql VOLATILE
+SET lock_timeout = '1s' SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    moment bigint := semel.clock();
+BEGIN
+    RETURN QUERY
+    WITH mine AS MATERIALIZED (
+        SELECT o.ctid AS row, a.place, a.retention
+        FROM unnest(keys, tenants, operations, counters, nonces, retentions) WITH ORDINALITY
+            AS a (key, tenant, operation, counter, nonce, retention, place)
+        JOIN semel.open AS o
+            ON o.key = a.key AND o.tenant = a.tenant AND o.operation = a.operation
+        WHERE o.counter = a.counter AND o.nonce = a.nonce
+            AND o.state IN ('in-progress', 'held')
+        ORDER BY a.key, a.tenant, a.operation
+        FOR UPDATE OF o SKIP LOCKED
+    ), gone AS (
+        DELETE FROM semel.open AS o USING mine AS m WHERE o.ctid = m.row
+        RETURNING m.place, m.retention, o.key, o.tenant, o.operation, o.effect, o.counter, o.nonce,
+            o.fingerprint, o.attempts, o.lost_leases, o.created_at, o.awaited
+    ), kept AS (
+        INSERT INTO semel.done (
+            key, tenant, operation, effect, counter, nonce, fingerprint, attempts, lost_leases,
+            created_at, completed_at, expires_at, width, outcome
+        )
+        SELECT
+            g.key, g.tenant, g.operation, g.effect, g.counter, g.nonce, g.fingerprint, g.attempts,
+            g.lost_leases, g.created_at, moment, moment + g.retention, semel.width_of(g.retention),
+            outcomes[g.place]
+        FROM gone AS g
+    )
+    SELECT g.place, moment + g.retention
+    FROM gone AS g
+    WHERE NOT g.awaited OR semel.tell(g.key, g.tenant, g.operation);
+END
+$$;
+
+-- Prolongs many leases that still hold their fence. Leaves out what somebody else is writing.
+CREATE FUNCTION semel.renew(
+    keys text[], tenants text[], operations text[], counters bigint[], nonces bytea[],
+    leases bigint[]
+) RETURNS TABLE (place bigint, deadline bigint) LANGUAGE plpgsql VOLATILE
+SET lock_timeout = '1s' SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    moment bigint := semel.clock();
+BEGIN
+    RETURN QUERY
+    WITH mine AS MATERIALIZED (
+        SELECT o.ctid AS row, a.place, a.lease
+        FROM unnest(keys, tenants, operations, counters, nonces, leases) WITH ORDINALITY
+            AS a (key, tenant, operation, counter, nonce, lease, place)
+        JOIN semel.open AS o
+            ON o.key = a.key AND o.tenant = a.tenant AND o.operation = a.operation
+        WHERE o.counter = a.counter AND o.nonce = a.nonce AND o.state = 'in-progress'
+        ORDER BY a.key, a.tenant, a.operation
+        FOR UPDATE OF o SKIP LOCKED
+    )
+    UPDATE semel.open AS o
+    SET deadline = greatest(o.deadline, moment + m.lease), updated_at = moment,
+        revision = o.revision + 1
+    FROM mine AS m WHERE o.ctid = m.row
+    RETURNING m.place, o.deadline;
+END
+$$;
+
+-- Wakes whoever waits for this record. A hint; nothing depends on its arrival.
+CREATE FUNCTION semel.tell(key text, tenant text, operation text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE
+AS $$
+BEGIN
+    PERFORM pg_notify('semel.changed', concat_ws(E'\n', key, tenant, operation));
+    RETURN true;
+END
+$$;
+
+-- For people and their tools: the names and meaning of these columns stay.
+CREATE VIEW semel.record AS
+SELECT
+    key, tenant, operation, state, effect, counter AS fence, attempts,
+    to_timestamp(created_at / 1000.0) AS created_at,
+    to_timestamp(updated_at / 1000.0) AS updated_at,
+    CASE WHEN state = 'in-progress' THEN to_timestamp(deadline / 1000.0) END AS lease_until,
+    NULL::timestamptz AS expires_at,
+    hold_cause, hold_detail, NULL::integer AS outcome_bytes
+FROM semel.open
+UNION ALL
+SELECT
+    key, tenant, operation, 'completed', effect, counter, attempts,
+    to_timestamp(created_at / 1000.0), to_timestamp(completed_at / 1000.0), NULL,
+    to_timestamp(expires_at / 1000.0), NULL, NULL, length(outcome)
+FROM semel.done
+WHERE expires_at > semel.clock();
+
+-- What waits for a decision: held records, and claims that fell silent.
+CREATE VIEW semel.suspect AS
+SELECT *, clock_timestamp() - updated_at AS silent_for
+FROM semel.record
+WHERE state = 'held' OR state = 'in-progress' AND lease_until <= clock_timestamp();
+
+-- Who decided about which record, when and why.
+CREATE VIEW semel.decision AS
+SELECT key, tenant, operation, counter AS fence, to_timestamp(at / 1000.0) AS at, action, actor, reason
+FROM semel.audit;

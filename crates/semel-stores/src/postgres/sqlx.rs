@@ -1,0 +1,48 @@
+//! Completion inside transactions of sqlx.
+
+use semel::store::Completion;
+use semel::{Error, ErrorKind, Timestamp};
+use sqlx::{PgConnection, Row};
+
+use super::PostgresStore;
+use super::single::Finish;
+
+impl PostgresStore {
+    /// [`complete_in`](Self::complete_in) for a transaction of sqlx: hand over `&mut *transaction`.
+    ///
+    /// # Errors
+    /// As [`complete_in`](Self::complete_in).
+    pub async fn complete_in_sqlx(
+        &self,
+        transaction: &mut PgConnection,
+        completion: &Completion,
+    ) -> Result<Timestamp, Error> {
+        let link = &*self.link;
+        link.patiently(false, || link.provide(completion.retention)).await?;
+        let finish = Finish::of(completion, None);
+        let [key, tenant, operation] = finish.names();
+        // The statement is a constant of ours with the schema's checked name in it.
+        let sql = sqlx::AssertSqlSafe(link.schema.finish.as_str());
+        let row = sqlx::query(sql)
+            .persistent(false)
+            .bind(key)
+            .bind(tenant)
+            .bind(operation)
+            .bind(finish.counter)
+            .bind(finish.nonce)
+            .bind(finish.retention)
+            .bind(&finish.outcome)
+            .bind(finish.transaction)
+            .fetch_optional(transaction)
+            .await
+            .map_err(failed)?;
+        let Some(row) = row else { return Err(self.why_not_finished(completion, false).await) };
+        let expires_at: i64 = row.try_get("expires_at").map_err(failed)?;
+        Ok(Timestamp::from_millis(expires_at.unsigned_abs()))
+    }
+}
+
+fn failed(error: sqlx::Error) -> Error {
+    let message = format!("the record cannot be completed in the transaction: {error}; roll back");
+    Error::new(ErrorKind::Unavailable, message).with_source(error)
+}
