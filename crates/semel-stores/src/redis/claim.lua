@@ -1,0 +1,36 @@
+-- Claims. For each: the record, its shard's fence counter, its shard's index of open records.
+-- Arguments: offset; for each claim nonce, effect, lease, until when it may insert, names.
+-- Answers: now; for each claim its counter if it inserted, else the record, nil, or {error}.
+
+local now, micros = times(ARGV[1])
+local answers = { now }
+for claim = 1, #KEYS / 3 do
+  local record, counters, open = KEYS[3 * claim - 2], KEYS[3 * claim - 1], KEYS[3 * claim]
+  local argument = 5 * claim - 3
+  local value = redis.pcall('GET', record)
+  local is_vacant = not value
+  if type(value) == 'string' and string.byte(value, 6) == COMPLETED and intact(value) then
+    is_vacant = number_at(value, 41) <= now
+  end
+  if type(value) == 'table' then
+    answers[claim + 1] = { value.err }
+  elseif is_vacant and now < tonumber(ARGV[argument + 3]) then
+    -- The clock keeps the counter rising even if the server lost its latest writes.
+    local counter = math.max((tonumber(redis.call('GET', counters)) or 0) + 1, micros)
+    local deadline = now + ARGV[argument + 2]
+    local head = START .. 'P\0' .. ARGV[argument + 1] .. struct.pack('>I8', counter)
+      .. ARGV[argument] .. struct.pack('>I8I8I8I8I8', 1, deadline, 0, now, now)
+    -- The first write of a script is the one that a full server refuses.
+    local written = redis.pcall('SET', record, seal(head) .. ARGV[argument + 4])
+    if written.err then
+      answers[claim + 1] = { written.err }
+    else
+      redis.call('SET', counters, counter)
+      redis.call('ZADD', open, deadline, record)
+      answers[claim + 1] = counter
+    end
+  else
+    answers[claim + 1] = value
+  end
+end
+return answers

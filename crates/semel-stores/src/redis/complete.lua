@@ -1,0 +1,34 @@
+-- Completions. For each: the record, its shard's index of open records.
+-- Arguments: offset, channel; for each completion fence, retention, outcome.
+-- Answers: now; for each completion when it expires, else the record, nil, or {error}.
+
+local now = times(ARGV[1])
+local answers = { now }
+for completion = 1, #KEYS / 2 do
+  local record, open = KEYS[2 * completion - 1], KEYS[2 * completion]
+  local argument = 3 * completion
+  local value = redis.pcall('GET', record)
+  local state = type(value) == 'string' and string.byte(value, 6)
+  if type(value) == 'table' then
+    answers[completion + 1] = { value.err }
+  elseif (state == IN_PROGRESS or state == HELD) and is_owned(value, ARGV[argument])
+    and intact(value) then
+    local expires = now + ARGV[argument + 1]
+    local head = START .. 'C\0' .. string.sub(value, 8, 32)
+      .. struct.pack('>I8I8I8I8', number_at(value, 33) + 1, expires, now, now)
+      .. string.sub(value, 65, HEAD)
+    local names = string.sub(value, SEALED + 1, SEALED + 2 + struct.unpack('>I2', value, SEALED + 1))
+    local written = redis.pcall('SET', record, seal(head) .. names .. ARGV[argument + 2],
+      'PXAT', expires - ARGV[1])
+    if written.err then
+      answers[completion + 1] = { written.err }
+    else
+      redis.call('ZREM', open, record)
+      tell(value, ARGV[2], record)
+      answers[completion + 1] = expires
+    end
+  else
+    answers[completion + 1] = value
+  end
+end
+return answers

@@ -1,0 +1,296 @@
+//! Records in Redis or Valkey, version 7 or later: the shared store that is quick.
+//!
+//! # What it guarantees
+//!
+//! 1. Every operation is one atomic step of [`semel::protocol`]: a script on the server, or a
+//!    decision here and a compare-and-set on fence and revision there.
+//! 2. A fresh claim, a replay, "in flight" and a completion are one call each. Under load many of
+//!    them share a call.
+//! 3. Leases and retention are measured by the server's clock. Expiry is checked when a record is
+//!    read; Redis's own expiry only frees the memory.
+//! 4. The fence's counter is never lower than the server's clock in microseconds, is kept apart
+//!    from the records, and survives their release and expiry.
+//! 5. An operation whose answer was lost is sent again, with the same nonce or fence, until
+//!    [`RedisOptions::patience`] is over; then the caller gets [`ErrorKind::Unavailable`], with
+//!    [`Error::outcome_unknown`] where it may have happened. The connection is made anew by itself
+//!    after a crash, a restart or a failover.
+//! 6. A full server refuses new claims and still takes what ends the running ones.
+//!
+//! # What it cannot guarantee
+//!
+//! Redis answers before a write is safe, unless it is told otherwise. What is lost in a crash or a
+//! failover is a forgotten operation: its retry runs again, in every effect mode but
+//! [`Effect::Keyed`](semel::Effect::Keyed), where the downstream still knows the key.
+//!
+//! | setting | a crash of the process | a crash of the machine | a failover to a replica |
+//! |---|---|---|---|
+//! | `appendonly no` | all since the last snapshot | all since the last snapshot | what had not been replicated |
+//! | `appendonly yes`, `appendfsync everysec` | nothing | about the last second | what had not been replicated |
+//! | `appendonly yes`, `appendfsync always` | nothing | nothing | what had not been replicated |
+//!
+//! Only the last row makes [`Capabilities::durable`] true, and replication stays asynchronous
+//! there as well. `min-replicas-to-write` narrows the window of a failover; it does not close it.
+//!
+//! Eviction would be the same loss without a crash, so a server whose `maxmemory-policy` is not
+//! `noeviction` is refused.
+//!
+//! # URLs
+//!
+//! | URL | what |
+//! |---|---|
+//! | `redis://[user:password@]host[:port][/database]` | one server |
+//! | `redis-cluster://[user:password@]host:port,host:port,…` | a cluster; some of its nodes |
+//! | `redis-sentinel://[user:password@]host:port,…/name[/database]` | the server that these Sentinels call by this name; `?sentinel_password=…` where they ask for one |
+//!
+//! `rediss` instead of `redis` is TLS, verified against the system's authorities or those in
+//! `?ca=PATH`; `?insecure=true` trusts whoever answers. `valkey` and `valkeys` mean the same.
+//! `%40`, `%2F` and `%3A` stand for `@`, `/` and `:` in a password.
+//!
+//! # Rights
+//!
+//! Where the server has access lists, this user can do all that is needed:
+//!
+//! ```text
+//! ACL SETUSER semel on >PASSWORD resetkeys ~semel:* resetchannels &semel:* -@all +@connection
+//!   +@scripting +@transaction +get +set +getrange +setrange +del +time +zadd +zrem +zcount +zrange
+//!   +rpush +ltrim +lrange +hset +hsetnx +hget +scan +dbsize +publish +subscribe +info
+//!   +config|get +cluster|slots +cluster|shards +cluster|info
+//! ```
+//!
+//! Without `config|get` everything works and [`Capabilities::durable`] is false.
+//!
+//! # Runtime
+//!
+//! [`RedisStore::connect`] must be called inside a tokio runtime, whose timers and input are used
+//! from then on. The store's futures themselves may be polled by any executor while that runtime
+//! lives and runs.
+//!
+//! ```no_run
+//! use semel::Store;
+//! use semel_stores::redis::{RedisOptions, RedisStore};
+//!
+//! # async fn example() -> Result<(), semel::Error> {
+//! let store = RedisStore::connect("redis://localhost", RedisOptions::default()).await?;
+//! assert!(store.capabilities().shared);
+//!
+//! let cache = RedisStore::connect("redis://a-cache-that-evicts", RedisOptions::default()).await;
+//! assert!(cache.unwrap_err().to_string().contains("maxmemory-policy"));
+//! # Ok(())
+//! # }
+//! ```
+
+mod address;
+mod audit;
+mod connect;
+mod facts;
+mod fault;
+mod inspect;
+mod lane;
+mod link;
+mod names;
+mod options;
+mod script;
+mod transition;
+mod wire;
+mod within;
+
+use std::fmt;
+use std::sync::Arc;
+
+use redis::Value;
+use semel::store::{ClaimRequest, Claimed, Completion, Release, Renewal};
+use semel::{
+    BoxFuture, Capabilities, Error, ErrorKind, Random, Record, RecordId, Store, SystemRandom,
+    Timestamp,
+};
+use tokio::runtime::Handle;
+
+pub use facts::{RedisFacts, RedisNode};
+pub use options::RedisOptions;
+
+use self::address::Address;
+use self::lane::Lane;
+use self::link::Link;
+use self::names::Names;
+use self::within::within;
+
+/// The form of the keys and records on a server; a server with another one is refused.
+const FORMAT: &str = "1";
+
+/// The store on a Redis or Valkey server. See the [module's page](self).
+pub struct RedisStore {
+    runtime: Handle,
+    options: RedisOptions,
+    names: Names,
+    link: Arc<Link>,
+    claims: Lane,
+    renewals: Lane,
+    completions: Lane,
+    releases: Lane,
+    secret: [u8; 32],
+    capabilities: Capabilities,
+}
+
+impl RedisStore {
+    /// Connects to the server, the cluster or what Sentinel looks after; see [the URLs](self#urls).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] for a URL that cannot be read, or a server without records when none
+    /// may be made; [`ErrorKind::Settings`] for a server that is too old or may evict records, a
+    /// bad prefix, or a call outside a tokio runtime; [`ErrorKind::TooNew`] when a newer version
+    /// wrote there; [`ErrorKind::Unavailable`] when the server cannot be reached, refuses the
+    /// login, or is a replica.
+    pub async fn connect(url: &str, options: RedisOptions) -> Result<Self, Error> {
+        let runtime = Handle::try_current().map_err(|_| {
+            let message = "a Redis store is opened inside a tokio runtime; none is running here";
+            Error::new(ErrorKind::Settings, message)
+        })?;
+        let names = Names::new(&options.prefix)?;
+        let link = Arc::new(Link::new(Address::parse(url)?, &options)?);
+        let facts = link.facts().await?;
+        let secret = secret(&link, &names, options.create).await?;
+        let mut capabilities = Capabilities::none().shared();
+        if facts.is_durable() {
+            capabilities = capabilities.durable();
+        }
+        let lane = |script, common| Lane::new(&link, &options, script, common);
+        Ok(Self {
+            claims: lane(&script::CLAIM, None),
+            renewals: lane(&script::RENEW, None),
+            completions: lane(&script::COMPLETE, Some(names.changed())),
+            releases: lane(&script::RELEASE, Some(names.changed())),
+            runtime,
+            names,
+            secret,
+            capabilities,
+            link,
+            options,
+        })
+    }
+
+    /// A random secret that was made with the first connection of all; every process on the same
+    /// prefix shares it. For [`semel::FingerprintKey::from_secret`].
+    #[must_use]
+    pub fn secret(&self) -> &[u8; 32] {
+        &self.secret
+    }
+
+    /// The server's URL without the login.
+    #[must_use]
+    pub fn server(&self) -> &str {
+        self.link.server()
+    }
+
+    /// What the server says about itself now, for diagnosis.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] when it cannot be asked, [`ErrorKind::Settings`] when it has
+    /// become one that records are not safe on.
+    pub async fn facts(&self) -> Result<RedisFacts, Error> {
+        within(&self.runtime, self.link.facts()).await
+    }
+}
+
+/// The secret of the records there, made if they are the first.
+async fn secret(link: &Link, names: &Names, create: bool) -> Result<[u8; 32], Error> {
+    let mut patience = link.patience();
+    let meta = names.meta();
+    if create {
+        let mut fresh = [0; 32];
+        SystemRandom.fill(&mut fresh)?;
+        for (field, value) in [("format", FORMAT.as_bytes()), ("secret", &fresh)] {
+            let mut command = redis::cmd("HSETNX");
+            command.arg(&meta).arg(field).arg(value);
+            link.ask_patiently(&command, &mut patience).await?;
+        }
+    }
+    let mut found = Vec::new();
+    for field in ["format", "secret"] {
+        let mut command = redis::cmd("HGET");
+        command.arg(&meta).arg(field);
+        found.push(match link.ask_patiently(&command, &mut patience).await? {
+            Value::BulkString(value) => value,
+            _ => Vec::new(),
+        });
+    }
+    let (server, prefix) = (link.server(), meta.trim_end_matches("meta"));
+    match (&found[0][..], <[u8; 32]>::try_from(&found[1][..])) {
+        ([], _) => {
+            let message = format!(
+                "there are no records with prefix `{prefix}` at {server}, and none may be made; \
+                 check the URL and the prefix"
+            );
+            Err(Error::new(ErrorKind::Invalid, message))
+        }
+        (format, Ok(secret)) if format == FORMAT.as_bytes() => Ok(secret),
+        (format, _) if format != FORMAT.as_bytes() => {
+            let format = String::from_utf8_lossy(format).into_owned();
+            let message = format!(
+                "the records with prefix `{prefix}` at {server} have form `{}`, this program knows \
+                 {FORMAT}; upgrade it",
+                format.escape_debug()
+            );
+            Err(Error::new(ErrorKind::TooNew, message))
+        }
+        _ => {
+            let message = format!("the secret in `{meta}` at {server} is damaged; restore it");
+            Err(Error::new(ErrorKind::Corrupt, message))
+        }
+    }
+}
+
+impl Link {
+    /// Asks the server for its facts, over and over while it is starting or failing over.
+    async fn facts(&self) -> Result<RedisFacts, Error> {
+        let mut patience = self.patience();
+        loop {
+            let looked = match self.wire().await {
+                Ok((_, mut wire)) => facts::look(&mut wire, self).await,
+                Err(fault) => Err(fault),
+            };
+            match looked {
+                Ok(facts) => return Ok(facts),
+                Err(fault) => patience.after(fault.of_a_question()).await?,
+            }
+        }
+    }
+}
+
+impl fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisStore")
+            .field("server", &self.link.server())
+            .field("prefix", &self.options.prefix)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Store for RedisStore {
+    fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+
+    fn claim<'a>(&'a self, request: &'a ClaimRequest) -> BoxFuture<'a, Result<Claimed, Error>> {
+        within(&self.runtime, self.claim_now(request))
+    }
+
+    fn renew<'a>(&'a self, request: &'a Renewal) -> BoxFuture<'a, Result<Timestamp, Error>> {
+        within(&self.runtime, self.renew_now(request))
+    }
+
+    fn complete<'a>(&'a self, request: &'a Completion) -> BoxFuture<'a, Result<Timestamp, Error>> {
+        within(&self.runtime, self.complete_now(request))
+    }
+
+    fn release<'a>(&'a self, request: &'a Release) -> BoxFuture<'a, Result<(), Error>> {
+        within(&self.runtime, self.release_now(request))
+    }
+
+    fn get<'a>(&'a self, id: &'a RecordId) -> BoxFuture<'a, Result<Option<Record>, Error>> {
+        within(&self.runtime, self.get_now(id))
+    }
+
+    fn sweep(&self, limit: usize) -> BoxFuture<'_, Result<usize, Error>> {
+        within(&self.runtime, self.sweep_now(limit))
+    }
+}

@@ -1,0 +1,7 @@
+//! The Redis store keeps every rule of the public suite, agrees with the reference machine, and
+//! survives what happens to servers and networks.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
+
+mod suite;
+mod support;
