@@ -67,6 +67,9 @@ pub trait Store: fmt::Debug + Send + Sync {
 
     /// Deletes up to `limit` expired records and returns how many there were. Never touches a
     /// record that is in progress or held.
+    ///
+    /// With [`Capabilities::native_expiry`] it may delete and count more: a dropped partition goes
+    /// as a whole.
     fn sweep(&self, limit: usize) -> BoxFuture<'_, Result<usize, Error>>;
 
     /// Completes when this record may have changed. A hint for waiters; the default never
@@ -87,13 +90,15 @@ pub struct Capabilities {
     pub shared: bool,
     /// Completion can join a transaction of the caller's database.
     pub transactional: bool,
+    /// Expired records go by themselves or many at once, at no cost that grows with their number.
+    pub native_expiry: bool,
 }
 
 impl Capabilities {
     /// Nothing is promised beyond the life of the process.
     #[must_use]
     pub const fn none() -> Self {
-        Self { durable: false, shared: false, transactional: false }
+        Self { durable: false, shared: false, transactional: false, native_expiry: false }
     }
 
     /// Sets [`Self::durable`].
@@ -114,6 +119,13 @@ impl Capabilities {
     #[must_use]
     pub const fn transactional(mut self) -> Self {
         self.transactional = true;
+        self
+    }
+
+    /// Sets [`Self::native_expiry`].
+    #[must_use]
+    pub const fn native_expiry(mut self) -> Self {
+        self.native_expiry = true;
         self
     }
 }

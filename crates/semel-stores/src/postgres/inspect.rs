@@ -91,13 +91,12 @@ fn list_sql(link: &Link, filter: &Filter, is_continued: bool) -> String {
     }
     if done {
         parts.push(format!(
-            "(SELECT key, tenant, operation, 'completed', effect, counter, nonce, attempts, \
-             created_at, completed_at, expires_at AS deadline, completed_at, NULL, NULL \
-             FROM semel.done WHERE expires_at > semel.clock(){named} {order})"
+            "(SELECT key, tenant, operation, 'completed' AS state, effect, counter, nonce, \
+             attempts, created_at, completed_at AS updated_at, expires_at AS deadline, \
+             completed_at AS since, NULL::text AS hold_cause, NULL::text AS hold_detail FROM semel.done WHERE expires_at > semel.clock(){named} {order})"
         ));
     }
-    let union = parts.join(" UNION ALL ").replacen("'completed',", "'completed' AS state,", 1);
-    link.schema.sql(&format!("SELECT * FROM ({union}) AS r {order}"))
+    link.schema.sql(&format!("SELECT * FROM ({}) AS r {order}", parts.join(" UNION ALL ")))
 }
 
 const COUNT: &str = "SELECT

@@ -347,7 +347,7 @@ impl fmt::Debug for PostgresStore {
 
 impl Store for PostgresStore {
     fn capabilities(&self) -> Capabilities {
-        Capabilities::none().durable().shared().transactional()
+        Capabilities::none().durable().shared().transactional().native_expiry()
     }
 
     fn claim<'a>(&'a self, request: &'a ClaimRequest) -> BoxFuture<'a, Result<Claimed, Error>> {

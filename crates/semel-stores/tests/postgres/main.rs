@@ -1,1 +1,13 @@
+//! The PostgreSQL store against real servers.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a test may panic, print and watch real processes"
+)]
+
+mod suite;
+mod support;
