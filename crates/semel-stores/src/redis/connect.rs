@@ -73,27 +73,26 @@ impl Connector {
         }
     }
 
-    /// A client for a connection of its own: to the server, or to any node of the cluster.
-    pub(super) async fn client(&self) -> Result<Client, Fault> {
-        match &self.address.kind {
-            Kind::Sentinel { master, login } => {
-                let (host, port) = self.ask_sentinels(master, login).await?;
-                self.client_of(&host, port, &self.address.login, self.address.database)
-            }
-            Kind::Cluster | Kind::Single => {
-                let (host, port) = self.address.hosts.first().ok_or_else(no_host)?;
-                self.client_of(host, *port, &self.address.login, self.address.database)
-            }
+    async fn client(&self) -> Result<Client, Fault> {
+        let Address { hosts, login, database, .. } = &self.address;
+        if let Kind::Sentinel { master, login: of_sentinel } = &self.address.kind {
+            let (host, port) = self.ask_sentinels(master, of_sentinel).await?;
+            return self.client_of(&host, port, login, *database);
         }
+        let (host, port) = hosts.first().ok_or_else(no_host)?;
+        self.client_of(host, *port, login, *database)
     }
 
-    /// A client of every host in the URL, to try one after the other.
-    pub(super) fn clients(&self) -> Result<Vec<Client>, Fault> {
-        let hosts = self.address.hosts.iter();
-        hosts.map(|(host, port)| self.client_of(host, *port, &self.address.login, 0)).collect()
+    /// Clients for a connection that listens, to try one after the other.
+    pub(super) async fn listening_clients(&self) -> Result<Vec<Client>, Fault> {
+        if !self.is_cluster() {
+            return Ok(vec![self.client().await?]);
+        }
+        let Address { hosts, login, .. } = &self.address;
+        hosts.iter().map(|(host, port)| self.client_of(host, *port, login, 0)).collect()
     }
 
-    pub(super) fn config(&self) -> AsyncConnectionConfig {
+    fn config(&self) -> AsyncConnectionConfig {
         AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.config.connect_timeout))
             .set_response_timeout(Some(self.config.response_timeout))

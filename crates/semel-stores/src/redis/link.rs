@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::{Either, select};
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster_async::ClusterConnection;
 use redis::{Cmd, RedisError, Value};
@@ -22,6 +23,8 @@ pub(super) struct Link {
     server: String,
     allow_eviction: bool,
     patience: Duration,
+    /// For connecting and the first answer.
+    answer_timeout: Duration,
     clock: Arc<dyn Clock>,
     seat: Mutex<Seat>,
     /// Held by the one that connects, so that a server that comes back is not stormed.
@@ -49,6 +52,7 @@ impl Link {
             connector: Connector::new(address, options)?,
             allow_eviction: options.allow_eviction,
             patience: options.patience,
+            answer_timeout: options.connect_timeout + options.response_timeout,
             clock: Arc::clone(&options.clock),
             seat: Mutex::default(),
             connecting: tokio::sync::Mutex::default(),
@@ -80,6 +84,17 @@ impl Link {
 
     pub(super) fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// Bounds what redis-rs does not bound itself.
+    pub(super) async fn in_time<T>(
+        &self,
+        work: impl Future<Output = Result<T, RedisError>> + Unpin,
+    ) -> Result<T, Fault> {
+        match select(work, self.clock.sleep(self.answer_timeout)).await {
+            Either::Left((done, _)) => done.map_err(|error| Fault::of(&error)),
+            Either::Right(_) => Err(Fault::unreachable("it did not answer in time")),
+        }
     }
 
     /// Sends a command once.

@@ -81,6 +81,7 @@
 
 mod address;
 mod audit;
+mod changed;
 mod connect;
 mod facts;
 mod fault;
@@ -89,6 +90,7 @@ mod lane;
 mod link;
 mod names;
 mod options;
+mod scan;
 mod script;
 mod transition;
 mod wire;
@@ -109,6 +111,7 @@ pub use facts::{RedisFacts, RedisNode};
 pub use options::RedisOptions;
 
 use self::address::Address;
+use self::changed::Waiters;
 use self::lane::Lane;
 use self::link::Link;
 use self::names::Names;
@@ -127,6 +130,7 @@ pub struct RedisStore {
     renewals: Lane,
     completions: Lane,
     releases: Lane,
+    waiters: Waiters,
     secret: [u8; 32],
     capabilities: Capabilities,
 }
@@ -159,6 +163,7 @@ impl RedisStore {
             renewals: lane(&script::RENEW, None),
             completions: lane(&script::COMPLETE, Some(names.changed())),
             releases: lane(&script::RELEASE, Some(names.changed())),
+            waiters: Waiters::new(names.changed()),
             runtime,
             names,
             secret,
@@ -292,5 +297,12 @@ impl Store for RedisStore {
 
     fn sweep(&self, limit: usize) -> BoxFuture<'_, Result<usize, Error>> {
         within(&self.runtime, self.sweep_now(limit))
+    }
+
+    fn changed<'a>(&'a self, id: &'a RecordId) -> BoxFuture<'a, ()> {
+        within(&self.runtime, async move {
+            let record = self.names.of(id).record;
+            self.waiters.wait(&self.link, &record).await;
+        })
     }
 }

@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use semel::conformance::Harness;
-use semel::{BoxFuture, Store};
+use semel::{BoxFuture, Inspect, Store};
 use semel_stores::redis::{RedisOptions, RedisStore};
 
 pub(crate) struct Shifted {
@@ -22,6 +22,10 @@ impl Shifted {
 impl Harness for Shifted {
     fn store(&self) -> Arc<dyn Store> {
         self.store.clone()
+    }
+
+    fn inspect(&self) -> Option<Arc<dyn Inspect>> {
+        Some(self.store.clone())
     }
 
     fn elapse(&self, duration: Duration) -> BoxFuture<'_, ()> {
