@@ -31,7 +31,6 @@ mod postgres;
 mod process;
 mod programs;
 mod redis;
-mod resp;
 
 use std::time::{Duration, Instant};
 
@@ -39,8 +38,7 @@ pub use crate::Error;
 pub(crate) use ports::free as free_port;
 pub use postgres::Postgres;
 pub use programs::{Missing, skips};
-pub use redis::Redis;
-pub use resp::Reply;
+pub use redis::{Redis, RedisCluster, RedisSentinel, Reply};
 
 /// How long a server may take until it answers. Generous: it costs nothing when all is well.
 const START_MAX: Duration = Duration::from_secs(60);

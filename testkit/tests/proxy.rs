@@ -54,7 +54,7 @@ impl Echo {
 fn echo(mut peer: TcpStream, counted: &AtomicU64) {
     let mut chunk = [0; 4096];
     while let Ok(count) = peer.read(&mut chunk) {
-        counted.fetch_add(u64::try_from(count).unwrap(), Ordering::SeqCst);
+        counted.fetch_add(u64::try_from(count).unwrap_or(u64::MAX), Ordering::SeqCst);
         if count == 0 || peer.write_all(&chunk[..count]).is_err() {
             return;
         }

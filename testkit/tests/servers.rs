@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use semel_testkit::servers::{Postgres, Redis, Reply, skips};
+use semel_testkit::servers::{Postgres, Redis, RedisCluster, RedisSentinel, Reply, skips};
 
 type Story = Result<(), Box<dyn std::error::Error>>;
 
@@ -100,6 +100,82 @@ fn a_redis_with_a_user_or_a_password_says_so_in_its_url() -> Story {
     let redis = Redis::with_password("secret")?;
     assert_eq!(redis.url(), format!("redis://:secret@127.0.0.1:{}", redis.port()));
     assert_eq!(redis.ask(&["PING"])?, text("PONG"));
+    Ok(())
+}
+
+#[test]
+fn a_cluster_serves_every_slot_and_moves_one_with_its_keys() -> Story {
+    if skips(RedisCluster::missing()) {
+        return Ok(());
+    }
+    let cluster = RedisCluster::start()?;
+    assert!(cluster.url().starts_with("redis-cluster://127.0.0.1:"));
+    assert_eq!(cluster.url().matches(',').count(), 2);
+    let slot = cluster.slot("{tag}0")?;
+    let from = cluster.owner(slot)?;
+    let to = (from + 1) % 3;
+    for n in 0..250 {
+        cluster.ask(from, &["SET", &format!("{{tag}}{n}"), "value"])?;
+    }
+    cluster.begin_move(slot, to)?;
+    let sent_on = cluster.ask(from, &["GET", "{tag}none"]).unwrap_err().to_string();
+    assert!(sent_on.contains("ASK"), "{sent_on}");
+    cluster.finish_move(slot, to)?;
+    assert_eq!(cluster.owner(slot)?, to);
+    assert_eq!(cluster.ask(to, &["GET", "{tag}249"])?, text("value"));
+    let moved = cluster.ask(from, &["GET", "{tag}249"]).unwrap_err().to_string();
+    assert!(moved.contains("MOVED"), "{moved}");
+    Ok(())
+}
+
+#[test]
+fn a_cluster_refuses_work_while_a_node_is_down_and_recovers() -> Story {
+    if skips(RedisCluster::missing()) {
+        return Ok(());
+    }
+    let mut cluster = RedisCluster::with(&[("appendfsync", "always")])?;
+    let owner = cluster.owner(cluster.slot("key")?)?;
+    cluster.ask(owner, &["SET", "key", "value"])?;
+    cluster.kill_node(owner);
+    assert!(cluster.ask(owner, &["GET", "key"]).is_err());
+    cluster.start_node_again(owner)?;
+    assert_eq!(cluster.ask(owner, &["GET", "key"])?, text("value"));
+    Ok(())
+}
+
+#[test]
+fn the_sentinels_promote_a_replica_that_has_lost_writes() -> Story {
+    if skips(RedisSentinel::missing()) {
+        return Ok(());
+    }
+    let mut pair = RedisSentinel::with_sentinels(3)?;
+    assert!(pair.url().ends_with("/mymaster") && pair.url().matches(',').count() == 2);
+    assert_eq!(pair.primary(), 0);
+    pair.ask(0, &["SET", "early", "1"])?;
+    pair.ask(0, &["WAIT", "1", "5000"])?;
+    pair.pause_replication()?;
+    pair.ask(0, &["SET", "late", "1"])?;
+    pair.kill_primary();
+    pair.wait_for_promotion()?;
+    assert_eq!(pair.primary(), 1);
+    assert_eq!(pair.ask(1, &["GET", "early"])?, text("1"));
+    assert_eq!(pair.ask(1, &["GET", "late"])?, Reply::Nothing);
+    pair.start_again()?;
+    assert_eq!(pair.ask(0, &["GET", "late"])?, Reply::Nothing);
+    Ok(())
+}
+
+#[test]
+fn paused_replication_can_go_on() -> Story {
+    if skips(RedisSentinel::missing()) {
+        return Ok(());
+    }
+    let pair = RedisSentinel::start()?;
+    pair.pause_replication()?;
+    pair.ask(0, &["SET", "key", "1"])?;
+    pair.resume_replication()?;
+    pair.ask(0, &["WAIT", "1", "5000"])?;
+    assert_eq!(pair.ask(1, &["GET", "key"])?, text("1"));
     Ok(())
 }
 

@@ -1,23 +1,25 @@
-//! One Redis server.
+//! Redis: one server, a cluster, or a pair with sentinels.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+mod cluster;
+mod node;
+mod resp;
+mod sentinel;
+
+use std::path::Path;
 
 use super::nest::Nest;
-use super::process::Process;
-use super::resp::{Connection, Reply};
-use super::{Error, Missing, PORTS_TRIED_MAX, START_MAX, ports, programs};
+use super::{Error, Missing, programs};
+use node::Node;
 
-/// What every server of the kit keeps to, unless it is told otherwise: an append-only file that
-/// reaches the disk within a second, and no eviction.
-const SETTINGS: [(&str, &str); 6] = [
-    ("bind", "127.0.0.1"),
-    ("daemonize", "no"),
-    ("save", "\"\""),
-    ("appendonly", "yes"),
-    ("appendfsync", "everysec"),
-    ("maxmemory-policy", "noeviction"),
-];
+pub use cluster::RedisCluster;
+pub use resp::Reply;
+pub use sentinel::RedisSentinel;
+
+/// What is not there to start a server in any of its modes.
+fn missing() -> Option<Missing> {
+    let missing = Missing { program: "redis-server", way: "apt-get install redis-server" };
+    programs::find(missing.program).is_none().then_some(missing)
+}
 
 /// A Redis server that answers. See [`servers`](super) for what holds for all servers.
 #[derive(Debug)]
@@ -39,8 +41,7 @@ impl Redis {
     /// What is not there to start one.
     #[must_use]
     pub fn missing() -> Option<Missing> {
-        let missing = Missing { program: "redis-server", way: "apt-get install redis-server" };
-        programs::find(missing.program).is_none().then_some(missing)
+        missing()
     }
 
     /// Starts one that writes an append-only file (`appendfsync everysec`) and evicts nothing.
@@ -84,7 +85,7 @@ impl Redis {
 
     fn launch(settings: &[(&str, &str)], login: Login) -> Result<Self, Error> {
         let nest = Nest::new("redis")?;
-        let node = Node::start(&nest, "server", settings, &login.words())?;
+        let node = Node::with_data(&nest, "server", settings, &login.words())?;
         Ok(Self { nest, node, login })
     }
 
@@ -114,7 +115,7 @@ impl Redis {
     ///
     /// When the server cannot be reached or refuses the command.
     pub fn ask(&self, words: &[&str]) -> Result<Reply, Error> {
-        self.node.ask(&self.login.words(), words)
+        self.node.ask(words)
     }
 
     /// Crashes it (`SIGKILL`). Nothing happens when it does not run.
@@ -129,7 +130,7 @@ impl Redis {
     ///
     /// As [`start`](Self::start).
     pub fn start_again(&mut self) -> Result<(), Error> {
-        self.node.run(&self.nest, &self.login.words())
+        self.node.run(&self.nest)
     }
 
     /// Stops it where it is; its connections stay open.
@@ -147,73 +148,5 @@ impl Login {
     /// The words after `AUTH`; none when everybody may come in.
     fn words(&self) -> Vec<&str> {
         [&*self.user, &*self.password].into_iter().filter(|word| !word.is_empty()).collect()
-    }
-}
-
-/// One server process with its own folder and port; clusters and sentinels have several.
-#[derive(Debug)]
-pub(super) struct Node {
-    pub(super) port: u16,
-    folder: PathBuf,
-    process: Option<Process>,
-}
-
-impl Node {
-    /// Starts a server in a new folder of the nest and waits until it answers.
-    pub(super) fn start(
-        nest: &Nest,
-        name: &str,
-        settings: &[(&str, &str)],
-        auth: &[&str],
-    ) -> Result<Self, Error> {
-        let folder = nest.subfolder(name)?;
-        let mut last = Error::new("no port was tried");
-        for _ in 0..PORTS_TRIED_MAX {
-            let port = ports::free()?;
-            let own = [("port", &*port.to_string()), ("dir", &*folder.to_string_lossy())];
-            let lines = SETTINGS.iter().chain(&own).chain(settings);
-            let text: String = lines.map(|(name, value)| format!("{name} {value}\n")).collect();
-            nest.file(&format!("{name}/redis.conf"), &text)?;
-            let mut node = Self { port, folder: folder.clone(), process: None };
-            match node.run(nest, auth) {
-                Ok(()) => return Ok(node),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
-    }
-
-    /// Runs it as its `redis.conf` says, unless it runs already.
-    pub(super) fn run(&mut self, nest: &Nest, auth: &[&str]) -> Result<(), Error> {
-        if self.process.is_some() {
-            return Ok(());
-        }
-        let mut command = Command::new("redis-server");
-        command.arg(self.folder.join("redis.conf")).current_dir(&self.folder);
-        let mut process = Process::spawn(&mut command, nest, &self.folder.join("redis.log"))?;
-        // A server that still loads its file refuses the PING.
-        process
-            .wait_until_ready(START_MAX, || self.ask(auth, &["PING"]).map(drop))
-            .map_err(Error::of("redis-server does not start"))?;
-        self.process = Some(process);
-        Ok(())
-    }
-
-    pub(super) fn ask(&self, auth: &[&str], words: &[&str]) -> Result<Reply, Error> {
-        Connection::open(self.port, auth)?.ask(words)
-    }
-
-    pub(super) fn kill(&mut self) {
-        if let Some(process) = self.process.take() {
-            process.kill();
-        }
-    }
-
-    pub(super) fn freeze(&self) {
-        self.process.iter().for_each(Process::freeze);
-    }
-
-    pub(super) fn thaw(&self) {
-        self.process.iter().for_each(Process::thaw);
     }
 }
