@@ -10,6 +10,8 @@
 
 mod extent;
 mod guard;
+mod pairs;
+mod postgres;
 mod proxy;
 mod sqlite;
 mod stats;
@@ -35,6 +37,7 @@ enum Verdict {
 fn run(name: &str, extent: Extent) -> Option<Result<Verdict, Error>> {
     match name {
         "guard" => Some(guard::run(extent)),
+        "postgres" => Some(postgres::run(extent)),
         "proxy" => Some(proxy::run(extent)),
         "sqlite" => Some(sqlite::run(extent)),
         _ => None,
@@ -52,7 +55,7 @@ fn main() -> ExitCode {
         _ => None,
     };
     let Some(result) = result else {
-        eprintln!("usage: semel-bench [--smoke] guard|proxy|sqlite");
+        eprintln!("usage: semel-bench [--smoke] guard|postgres|proxy|sqlite");
         return ExitCode::from(2);
     };
     match result {

@@ -5,7 +5,7 @@
 use clap::error::{ContextKind, ContextValue};
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::commands::{check_config, completions, demo, doctor, man, proxy, records};
+use crate::commands::{check_config, completions, demo, doctor, man, migrate, proxy, records};
 use crate::config::{self, Rivals, Settled};
 use crate::failure::Failure;
 use crate::output;
@@ -29,6 +29,8 @@ pub(crate) enum Command {
     Records(Box<records::Arguments>),
     /// Say whether a store keeps its promises, and what waits in it
     Doctor(doctor::Arguments),
+    /// Make or upgrade the tables of a PostgreSQL store
+    Migrate(migrate::Arguments),
     /// Check a configuration file of the proxy without starting anything
     CheckConfig(check_config::Arguments),
     /// Print the completions of a shell
@@ -45,7 +47,7 @@ pub(crate) type StoreArguments = Settled<StoreFlags>;
 /// Global, so that `--store` may stand before or behind a subcommand of `records`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct StoreFlags {
-    /// Where the records are: sqlite:PATH (or memory: for a proxy that may forget)
+    /// Where the records are: sqlite:PATH, postgres://…, redis://… (or memory: for a proxy that may forget)
     #[arg(long, value_name = "URL", env = "SEMEL_STORE", default_value = "sqlite:semel.db")]
     #[arg(hide_env_values = true, global = true)]
     store: String,

@@ -20,4 +20,4 @@ pub mod redis;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
-pub use url::{Opened, Purpose, open};
+pub use url::{Kind, Opened, Purpose, check, open};

@@ -7,7 +7,7 @@ use semel::{Error, ErrorKind, FingerprintKey, Inspect, MemoryStore, Random, Syst
 pub enum Purpose {
     /// To look at what is there, and to decide about it. A store that does not exist is an error.
     Operate,
-    /// To serve. A store that does not exist is made.
+    /// To serve. A SQLite file that does not exist is made.
     Serve,
 }
 
@@ -19,61 +19,134 @@ pub struct Opened {
     pub store: Arc<dyn Inspect>,
     /// The secret that all processes on this store share, for fingerprints and tenants.
     pub fingerprint_key: FingerprintKey,
-    /// The store again, if it is a SQLite file.
-    #[cfg(feature = "sqlite")]
-    pub sqlite: Option<Arc<crate::sqlite::SqliteStore>>,
+    /// The store again, by its kind.
+    pub kind: Kind,
 }
 
-/// Opens the store of a URL: `memory:` or `sqlite:PATH`.
+/// Which store it is, for what only that kind can tell.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Kind {
+    /// `memory:`
+    Memory,
+    /// `postgres://…`
+    #[cfg(feature = "postgres")]
+    Postgres(Arc<crate::postgres::PostgresStore>),
+    /// `redis://…` and its relatives
+    #[cfg(feature = "redis")]
+    Redis(Arc<crate::redis::RedisStore>),
+    /// `sqlite:PATH`
+    #[cfg(feature = "sqlite")]
+    Sqlite(Arc<crate::sqlite::SqliteStore>),
+}
+
+/// What a URL names, before anything is opened.
+enum Named<'a> {
+    Memory,
+    #[cfg(feature = "postgres")]
+    Postgres,
+    #[cfg(feature = "redis")]
+    Redis,
+    #[cfg(feature = "sqlite")]
+    Sqlite(&'a str),
+    /// Without features nothing borrows from the URL.
+    #[expect(dead_code, reason = "it only holds the lifetime")]
+    Nothing(std::marker::PhantomData<&'a ()>),
+}
+
+/// Says whether a URL can be the store of this build, without opening anything.
 ///
 /// # Errors
-/// [`ErrorKind::Invalid`] for a URL that this build does not know, and those of the store.
-pub fn open(url: &str, purpose: Purpose) -> Result<Opened, Error> {
-    match url.split_once(':') {
-        Some(("memory", "")) => memory(purpose),
-        #[cfg(feature = "sqlite")]
-        Some(("sqlite", path)) if !path.is_empty() => sqlite(path, purpose),
-        #[cfg(feature = "sqlite")]
-        Some(("sqlite", _)) => {
-            invalid("store URL `sqlite:` lacks its path; write `sqlite:semel.db`".to_owned())
-        }
-        // Only the scheme is shown: what follows may hold a password.
-        Some((scheme, _)) => invalid(format!(
-            "store URL scheme `{scheme}:` is not known to this build; use sqlite:PATH or memory:"
-        )),
-        None => invalid("the store URL has no scheme; write `sqlite:semel.db` or `memory:`".into()),
+/// [`ErrorKind::Invalid`] names what is wrong with it, never its password.
+pub fn check(url: &str) -> Result<(), Error> {
+    match named(url)? {
+        #[cfg(feature = "postgres")]
+        Named::Postgres => crate::postgres::check_url(url),
+        #[cfg(feature = "redis")]
+        Named::Redis => crate::redis::check_url(url),
+        _ => Ok(()),
     }
 }
 
-fn invalid(message: String) -> Result<Opened, Error> {
-    Err(Error::new(ErrorKind::Invalid, message))
+/// Opens the store of a URL; the [crate's page](crate) lists the schemes. Stores on a server must
+/// be opened inside a tokio runtime.
+///
+/// # Errors
+/// [`ErrorKind::Invalid`] for a URL that this build does not know, and those of the store.
+pub async fn open(url: &str, purpose: Purpose) -> Result<Opened, Error> {
+    match named(url)? {
+        #[cfg(feature = "postgres")]
+        Named::Postgres => {
+            let store = Arc::new(crate::postgres::PostgresStore::connect(url).await?);
+            let fingerprint_key = FingerprintKey::from_secret(store.secret())?;
+            Ok(Opened { store: store.clone(), fingerprint_key, kind: Kind::Postgres(store) })
+        }
+        #[cfg(feature = "redis")]
+        Named::Redis => {
+            let options = crate::redis::RedisOptions::default().create(purpose == Purpose::Serve);
+            let store = Arc::new(options.connect(url).await?);
+            let fingerprint_key = FingerprintKey::from_secret(store.secret())?;
+            Ok(Opened { store: store.clone(), fingerprint_key, kind: Kind::Redis(store) })
+        }
+        #[cfg(feature = "sqlite")]
+        Named::Sqlite(path) => {
+            let options = crate::sqlite::SqliteOptions::default();
+            let store = Arc::new(options.create(purpose == Purpose::Serve).open(path)?);
+            let fingerprint_key = FingerprintKey::from_secret(store.secret())?;
+            Ok(Opened { store: store.clone(), fingerprint_key, kind: Kind::Sqlite(store) })
+        }
+        _ => memory(purpose),
+    }
+}
+
+fn named(url: &str) -> Result<Named<'_>, Error> {
+    match url.split_once(':') {
+        Some(("memory", "")) => Ok(Named::Memory),
+        #[cfg(feature = "postgres")]
+        Some(("postgres" | "postgresql", _)) => Ok(Named::Postgres),
+        #[cfg(feature = "redis")]
+        Some((scheme, _)) if scheme.starts_with("redis") || scheme.starts_with("valkey") => {
+            Ok(Named::Redis)
+        }
+        #[cfg(feature = "sqlite")]
+        Some(("sqlite", path)) if !path.is_empty() => Ok(Named::Sqlite(path)),
+        #[cfg(feature = "sqlite")]
+        Some(("sqlite", _)) => {
+            Err(invalid("store URL `sqlite:` lacks its path; write `sqlite:semel.db`".to_owned()))
+        }
+        // Only the scheme is shown: what follows may hold a password.
+        Some((scheme, _)) => Err(invalid(format!(
+            "store URL scheme `{}:` is not known to this build; use {}",
+            scheme.escape_debug(),
+            schemes()
+        ))),
+        None => Err(invalid(format!("the store URL has no scheme; use {}", schemes()))),
+    }
+}
+
+fn schemes() -> String {
+    let known = [
+        (cfg!(feature = "sqlite"), "sqlite:PATH"),
+        (cfg!(feature = "postgres"), "postgres://…"),
+        (cfg!(feature = "redis"), "redis://…"),
+    ];
+    let known = known.into_iter().filter_map(|(is_here, scheme)| is_here.then_some(scheme));
+    known.chain(["or memory:"]).collect::<Vec<_>>().join(", ")
+}
+
+fn invalid(message: String) -> Error {
+    Error::new(ErrorKind::Invalid, message)
 }
 
 fn memory(purpose: Purpose) -> Result<Opened, Error> {
     if purpose == Purpose::Operate {
-        return invalid(
+        return Err(invalid(
             "`memory:` lives and dies with its process; there is nothing to look at from outside"
                 .to_owned(),
-        );
+        ));
     }
     let mut secret = [0; 32];
     SystemRandom.fill(&mut secret)?;
     let fingerprint_key = FingerprintKey::from_secret(&secret)?;
-    let store = Arc::new(MemoryStore::new());
-    Ok(Opened {
-        store,
-        fingerprint_key,
-        #[cfg(feature = "sqlite")]
-        sqlite: None,
-    })
-}
-
-#[cfg(feature = "sqlite")]
-fn sqlite(path: &str, purpose: Purpose) -> Result<Opened, Error> {
-    use crate::sqlite::SqliteOptions;
-
-    let options = SqliteOptions::default().create(purpose == Purpose::Serve);
-    let store = Arc::new(options.open(path)?);
-    let fingerprint_key = FingerprintKey::from_secret(store.secret())?;
-    Ok(Opened { store: store.clone(), fingerprint_key, sqlite: Some(store) })
+    Ok(Opened { store: Arc::new(MemoryStore::new()), fingerprint_key, kind: Kind::Memory })
 }

@@ -206,7 +206,7 @@ pub struct Facts {
     /// The version of the tables, and the newest that this program knows.
     pub schema_version: (u32, u32),
     /// Settings that decide about the promise, by name.
-    pub settings: Vec<(String, String)>,
+    pub settings: Vec<(&'static str, String)>,
     /// Whether the server is a standby, which cannot be written.
     pub is_standby: bool,
     /// Whether the connection is encrypted.
@@ -223,12 +223,21 @@ pub struct Facts {
     pub partitions: (u64, u64),
 }
 
+/// Settings that decide about the promise.
+const SETTINGS: [&str; 7] = [
+    "fsync",
+    "full_page_writes",
+    "synchronous_commit",
+    "synchronous_standby_names",
+    "default_transaction_isolation",
+    "default_transaction_read_only",
+    "statement_timeout",
+];
+
 const FACTS: &str = "SELECT
     current_setting('server_version') AS server_version,
-    array(SELECT name || '=' || setting FROM pg_settings WHERE name IN (
-        'fsync', 'full_page_writes', 'synchronous_commit', 'synchronous_standby_names',
-        'default_transaction_isolation', 'default_transaction_read_only', 'statement_timeout'
-    ) ORDER BY name) AS settings,
+    array(SELECT current_setting(name, true) FROM unnest($1) WITH ORDINALITY AS s (name, place)
+        ORDER BY place) AS settings,
     pg_is_in_recovery() AS is_standby,
     coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false) AS is_encrypted,
     semel.clock() AS now,
@@ -260,15 +269,15 @@ impl PostgresStore {
             let before = link.clock.now();
             link.call("SELECT 1", &[]).await?;
             let after = link.clock.now();
-            let rows = link.call(&sql, &[]).await?;
+            let rows = link.call(&sql, &[(&&SETTINGS[..], Type::TEXT_ARRAY)]).await?;
             let row = rows.first().ok_or_else(unanswered)?;
             let ours = row::signed(link.clock.now().as_millis());
-            let settings: Vec<String> = row::column(row, "settings")?;
-            let pairs = settings.iter().filter_map(|pair| pair.split_once('='));
+            let values: Vec<Option<String>> = row::column(row, "settings")?;
+            let settings = SETTINGS.into_iter().zip(values.into_iter().map(Option::unwrap_or_default));
             Ok(Facts {
                 server_version: row::column(row, "server_version")?,
                 schema_version: (found, known),
-                settings: pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+                settings: settings.collect(),
                 is_standby: row::column(row, "is_standby")?,
                 is_encrypted: row::column(row, "is_encrypted")?,
                 clock_ahead: row::column::<i64>(row, "now")?.saturating_sub(ours),

@@ -238,6 +238,14 @@ impl PostgresOptions {
     }
 }
 
+/// Says whether a URL is one of this store, without connecting.
+///
+/// # Errors
+/// [`ErrorKind::Invalid`] names what is wrong with it, never its password.
+pub(crate) fn check_url(url: &str) -> Result<(), Error> {
+    PostgresOptions::default().link(url).map(drop)
+}
+
 /// Records in PostgreSQL. See the [module's page](self).
 ///
 /// All methods must be called inside a tokio runtime.

@@ -307,14 +307,14 @@ fn a_locked_file_is_waited_for_and_then_told() {
 
 #[test]
 fn urls_say_what_this_build_knows_and_show_no_secret() {
-    let said = |url: &str| open(url, Purpose::Serve).unwrap_err().to_string();
+    let said = |url: &str| block_on(open(url, Purpose::Serve)).unwrap_err().to_string();
     assert!(said("semel.db").contains("no scheme"));
     assert!(said("sqlite:").contains("lacks its path"));
     let unknown = said("postgres://user:hunter2@db/x");
     assert!(unknown.contains("`postgres:`") && !unknown.contains("hunter2"), "{unknown}");
-    let memory = open("memory:", Purpose::Operate).unwrap_err();
+    let memory = block_on(open("memory:", Purpose::Operate)).unwrap_err();
     assert!(memory.to_string().contains("nothing to look at"), "{memory}");
-    assert!(open("memory:", Purpose::Serve).is_ok());
+    assert!(block_on(open("memory:", Purpose::Serve)).is_ok());
 }
 
 #[test]

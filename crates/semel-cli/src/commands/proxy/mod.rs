@@ -41,10 +41,7 @@ pub(crate) fn check(arguments: &Arguments) -> Result<(), Failure> {
     };
     // The store is another one, but all rules between settings are the same.
     build::proxy(arguments, store, secret)?;
-    let url = arguments.store.url()?;
-    let is_known = url == "memory:" || url.strip_prefix("sqlite:").is_some_and(|it| !it.is_empty());
-    // Opening the store of any other URL does nothing but to say what is wrong with it.
-    if is_known { Ok(()) } else { Ok(semel_stores::open(&url, Purpose::Operate).map(drop)?) }
+    Ok(semel_stores::check(&arguments.store.url()?)?)
 }
 
 fn address(flag: &str, address: &str) -> Result<(), Failure> {
@@ -95,7 +92,7 @@ async fn serve(arguments: Arguments) -> Result<(), Failure> {
         None => None,
     };
     let Opened { store, fingerprint_key, .. } =
-        semel_stores::open(&arguments.store.url()?, Purpose::Serve)?;
+        semel_stores::open(&arguments.store.url()?, Purpose::Serve).await?;
     let secret = build::secret(&arguments)?.unwrap_or(fingerprint_key);
     let proxy = build::proxy(&arguments, Arc::clone(&store), secret)?;
     let mut stop = Stop::new()?;

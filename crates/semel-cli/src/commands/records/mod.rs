@@ -126,7 +126,8 @@ struct Purge {
 }
 
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
-    let Opened { store, .. } = semel_stores::open(&arguments.store.url()?, Purpose::Operate)?;
+    let url = arguments.store.url()?;
+    let Opened { store, .. } = semel_stores::open(&url, Purpose::Operate).await?;
     match arguments.command {
         Command::Complete(completion) => decide::complete(&*store, completion).await,
         Command::Get(arguments) => get::run(&*store, arguments).await,

@@ -1,12 +1,14 @@
 //! `semel doctor`: does the store keep its promises, and what waits in it?
 
-use std::os::unix::fs::PermissionsExt;
+mod postgres;
+mod redis;
+mod sqlite;
+
 use std::time::Duration;
 
 use semel::Inspect;
 use semel::store::Counts;
-use semel_stores::sqlite::SqliteStore;
-use semel_stores::{Opened, Purpose};
+use semel_stores::{Kind, Opened, Purpose};
 use serde_json::json;
 
 use crate::cli::StoreArguments;
@@ -14,14 +16,10 @@ use crate::failure::Failure;
 use crate::probe::{self, Probe};
 use crate::{output, text};
 
-/// Less free space than this is a finding.
-const FREE_BYTES_MIN: u64 = 256 * 1024 * 1024;
 /// A durable write that takes longer is a finding.
 const WRITE_MAX: Duration = Duration::from_millis(250);
 /// More expired records than a sweeper leaves behind.
 const EXPIRED_MAX: u64 = 100_000;
-/// What everybody may do with a file.
-const OTHERS: u32 = 0o007;
 /// How far the store's clock may be from this machine's.
 const CLOCK_SKEW_MAX: Duration = Duration::from_secs(5);
 
@@ -50,11 +48,14 @@ impl Finding {
 
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let url = arguments.store.url()?;
-    let Opened { store, sqlite, .. } = semel_stores::open(&url, Purpose::Operate)?;
+    let Opened { store, kind, .. } = semel_stores::open(&url, Purpose::Operate).await?;
     let mut findings = vec![Finding::new("program", env!("CARGO_PKG_VERSION"), None)];
-    if let Some(sqlite) = &sqlite {
-        look_at_file(sqlite, &mut findings).await?;
-    }
+    findings.extend(match &kind {
+        Kind::Postgres(store) => postgres::look(store).await?,
+        Kind::Redis(store) => redis::look(store).await?,
+        Kind::Sqlite(store) => sqlite::look(store).await?,
+        _ => Vec::new(),
+    });
     findings.extend(probe(&*store).await?);
     findings.extend(backlog(&store.count().await?));
     let is_safe = findings.iter().all(|finding| finding.advice.is_none());
@@ -77,39 +78,9 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
     if is_safe { Ok(()) } else { Err(Failure::told()) }
 }
 
-async fn look_at_file(store: &SqliteStore, findings: &mut Vec<Finding>) -> Result<(), Failure> {
-    findings.push(Finding::new("schema", store.schema_version().to_string(), None));
-    let journal = store.pragma("journal_mode").await?;
-    let problem =
-        (journal != "wal").then_some("the file is not in WAL mode; is it on a local disk?");
-    findings.push(Finding::new("journal mode", &journal, problem));
-    let synchronous = store.pragma("synchronous").await?;
-    let problem = (synchronous != "2").then_some("commits are not on the disk when answered");
-    findings.push(Finding::new("synchronous", format!("{synchronous} (2 is FULL)"), problem));
-    let path = store.path();
-    if let Ok(file) = std::fs::metadata(path) {
-        let seen = format!("{}, {} bytes", path.display(), file.len());
-        findings.push(Finding::new("file", seen, None));
-        let mode = file.permissions().mode() & 0o777;
-        let path = text::shell_word(&path.display().to_string());
-        let advice =
-            format!("it holds answers and the secret; shut others out: chmod o-rwx {path}");
-        let problem = (mode & OTHERS != 0).then_some(advice);
-        findings.push(Finding::new("permissions", format!("{mode:04o}"), problem.as_deref()));
-    }
-    let folder = path.parent().filter(|it| !it.as_os_str().is_empty());
-    if let Ok(disk) = nix::sys::statvfs::statvfs(folder.unwrap_or(std::path::Path::new("."))) {
-        let free = disk.blocks_available().saturating_mul(disk.fragment_size());
-        let problem = (free < FREE_BYTES_MIN)
-            .then_some("the disk is nearly full; a full one refuses keyed requests with 503");
-        findings.push(Finding::new("free disk space", format!("{} MiB", free >> 20), problem));
-    }
-    Ok(())
-}
-
 async fn probe(store: &dyn Inspect) -> Result<Vec<Finding>, Failure> {
     let Probe { took, skew } = probe::write(store).await?;
-    let slow = (took > WRITE_MAX).then_some("the disk is slow or busy; requests wait for it twice");
+    let slow = (took > WRITE_MAX).then_some("the store is slow or busy; requests wait for it twice");
     let wrong = (skew > CLOCK_SKEW_MAX)
         .then_some("the clocks differ: leases and retention end early or late; run NTP");
     Ok(vec![
