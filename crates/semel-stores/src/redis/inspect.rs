@@ -287,7 +287,7 @@ impl Page<'_> {
         };
         let is_over = summary.deadline.is_some_and(|deadline| deadline <= now);
         let is_in_state = match (state, summary.state) {
-            (None, "completed") | (Some(StateFilter::Completed), "completed") => !is_over,
+            (None | Some(StateFilter::Completed), "completed") => !is_over,
             (Some(StateFilter::Expired), "in-progress") => is_over,
             (None, _)
             | (Some(StateFilter::Held), "held")

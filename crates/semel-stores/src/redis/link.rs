@@ -13,6 +13,7 @@ use super::address::Address;
 use super::connect::Connector;
 use super::facts;
 use super::fault::Fault;
+use super::meta::Meta;
 use super::options::RedisOptions;
 use super::script::Script;
 
@@ -21,6 +22,7 @@ use super::script::Script;
 pub(super) struct Link {
     connector: Connector,
     server: String,
+    meta: Meta,
     allow_eviction: bool,
     patience: Duration,
     /// For connecting and the first answer.
@@ -46,10 +48,11 @@ pub(super) enum Wire {
 }
 
 impl Link {
-    pub(super) fn new(address: Address, options: &RedisOptions) -> Result<Self, Error> {
+    pub(super) fn new(address: Address, meta: Meta, options: &RedisOptions) -> Result<Self, Error> {
         Ok(Self {
             server: address.to_string(),
             connector: Connector::new(address, options)?,
+            meta,
             allow_eviction: options.allow_eviction,
             patience: options.patience,
             answer_timeout: options.connect_timeout + options.response_timeout,
@@ -62,6 +65,10 @@ impl Link {
     /// The server's URL without its login.
     pub(super) fn server(&self) -> &str {
         &self.server
+    }
+
+    pub(super) fn secret(&self) -> &[u8; 32] {
+        self.meta.secret()
     }
 
     pub(super) fn connector(&self) -> &Connector {
@@ -212,6 +219,7 @@ impl Link {
         }
         let mut wire = self.connector.connect().await?;
         facts::admit(&mut wire, self.allow_eviction).await?;
+        self.meta.check(&mut wire).await?;
         let mut seat = self.seat();
         seat.number += 1;
         seat.wire = Some(wire.clone());

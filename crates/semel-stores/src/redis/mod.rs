@@ -88,6 +88,7 @@ mod fault;
 mod inspect;
 mod lane;
 mod link;
+mod meta;
 mod names;
 mod options;
 mod scan;
@@ -99,11 +100,9 @@ mod within;
 use std::fmt;
 use std::sync::Arc;
 
-use redis::Value;
 use semel::store::{ClaimRequest, Claimed, Completion, Release, Renewal};
 use semel::{
-    BoxFuture, Capabilities, Error, ErrorKind, Random, Record, RecordId, Store, SystemRandom,
-    Timestamp,
+    BoxFuture, Capabilities, Error, ErrorKind, Record, RecordId, Store, Timestamp,
 };
 use tokio::runtime::Handle;
 
@@ -114,11 +113,17 @@ use self::address::Address;
 use self::changed::Waiters;
 use self::lane::Lane;
 use self::link::Link;
+use self::meta::Meta;
 use self::names::Names;
 use self::within::within;
 
-/// The form of the keys and records on a server; a server with another one is refused.
-const FORMAT: &str = "1";
+/// Says whether a URL is one of this store, without connecting.
+///
+/// # Errors
+/// [`ErrorKind::Invalid`] names what is wrong with it, never its password.
+pub(crate) fn check_url(url: &str) -> Result<(), Error> {
+    Address::parse(url).map(drop)
+}
 
 /// The store on a Redis or Valkey server. See the [module's page](self).
 pub struct RedisStore {
@@ -131,7 +136,6 @@ pub struct RedisStore {
     completions: Lane,
     releases: Lane,
     waiters: Waiters,
-    secret: [u8; 32],
     capabilities: Capabilities,
 }
 
@@ -150,9 +154,9 @@ impl RedisStore {
             Error::new(ErrorKind::Settings, message)
         })?;
         let names = Names::new(&options.prefix)?;
-        let link = Arc::new(Link::new(Address::parse(url)?, &options)?);
+        let meta = Meta::new(&names, options.create)?;
+        let link = Arc::new(Link::new(Address::parse(url)?, meta, &options)?);
         let facts = link.facts().await?;
-        let secret = secret(&link, &names, options.create).await?;
         let mut capabilities = Capabilities::none().shared();
         if facts.is_durable() {
             capabilities = capabilities.durable();
@@ -166,7 +170,6 @@ impl RedisStore {
             waiters: Waiters::new(names.changed()),
             runtime,
             names,
-            secret,
             capabilities,
             link,
             options,
@@ -177,7 +180,7 @@ impl RedisStore {
     /// prefix shares it. For [`semel::FingerprintKey::from_secret`].
     #[must_use]
     pub fn secret(&self) -> &[u8; 32] {
-        &self.secret
+        self.link.secret()
     }
 
     /// The server's URL without the login.
@@ -193,54 +196,6 @@ impl RedisStore {
     /// become one that records are not safe on.
     pub async fn facts(&self) -> Result<RedisFacts, Error> {
         within(&self.runtime, self.link.facts()).await
-    }
-}
-
-/// The secret of the records there, made if they are the first.
-async fn secret(link: &Link, names: &Names, create: bool) -> Result<[u8; 32], Error> {
-    let mut patience = link.patience();
-    let meta = names.meta();
-    if create {
-        let mut fresh = [0; 32];
-        SystemRandom.fill(&mut fresh)?;
-        for (field, value) in [("format", FORMAT.as_bytes()), ("secret", &fresh)] {
-            let mut command = redis::cmd("HSETNX");
-            command.arg(&meta).arg(field).arg(value);
-            link.ask_patiently(&command, &mut patience).await?;
-        }
-    }
-    let mut found = Vec::new();
-    for field in ["format", "secret"] {
-        let mut command = redis::cmd("HGET");
-        command.arg(&meta).arg(field);
-        found.push(match link.ask_patiently(&command, &mut patience).await? {
-            Value::BulkString(value) => value,
-            _ => Vec::new(),
-        });
-    }
-    let (server, prefix) = (link.server(), meta.trim_end_matches("meta"));
-    match (&found[0][..], <[u8; 32]>::try_from(&found[1][..])) {
-        ([], _) => {
-            let message = format!(
-                "there are no records with prefix `{prefix}` at {server}, and none may be made; \
-                 check the URL and the prefix"
-            );
-            Err(Error::new(ErrorKind::Invalid, message))
-        }
-        (format, Ok(secret)) if format == FORMAT.as_bytes() => Ok(secret),
-        (format, _) if format != FORMAT.as_bytes() => {
-            let format = String::from_utf8_lossy(format).into_owned();
-            let message = format!(
-                "the records with prefix `{prefix}` at {server} have form `{}`, this program knows \
-                 {FORMAT}; upgrade it",
-                format.escape_debug()
-            );
-            Err(Error::new(ErrorKind::TooNew, message))
-        }
-        _ => {
-            let message = format!("the secret in `{meta}` at {server} is damaged; restore it");
-            Err(Error::new(ErrorKind::Corrupt, message))
-        }
     }
 }
 

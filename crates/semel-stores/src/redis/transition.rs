@@ -148,7 +148,7 @@ impl RedisStore {
             let change = protocol::release(record, request, now)?;
             Ok(Decision::of(((), change)))
         };
-        Ok(self.decide(&request.id, &places, seen, &mut patience, decide).await?.0)
+        self.decide(&request.id, &places, seen, &mut patience, decide).await.map(drop)
     }
 
     pub(super) async fn get_now(&self, id: &RecordId) -> Result<Option<Record>, Error> {

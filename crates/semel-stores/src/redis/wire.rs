@@ -17,7 +17,7 @@
 //!      checksum: 8 bytes of BLAKE3, fingerprint (32), attempts (4), lost leases (4), then tenant,
 //!      operation and key, each with its length (1)
 //! hold, only in state H
-//!      cause: L P R, length (2), detail
+//!      cause: L P R, length (2), detail, checksum: 8 bytes of BLAKE3
 //! payload
 //!      an envelope of `semel::envelope`: the outcome in state C, else the steps or nothing
 //! ```
@@ -105,7 +105,7 @@ pub(super) fn names(id: &RecordId, record: &Names) -> Vec<u8> {
     }
     let length = u16::try_from(bytes.len() - 2).unwrap_or(u16::MAX);
     bytes[..2].copy_from_slice(&length.to_be_bytes());
-    let checksum = names_checksum(&bytes[10..]);
+    let checksum = checksum(&bytes[10..]);
     bytes[2..10].copy_from_slice(&checksum);
     bytes
 }
@@ -148,10 +148,13 @@ pub(super) fn seal(id: &RecordId, record: &Record, seen: &[u8; 32]) -> Result<Se
     let Record { fingerprint, attempts, lost_leases, .. } = *record;
     let mut rest = names(id, &Names { fingerprint, attempts, lost_leases });
     if let State::Held(hold) = &record.state {
+        let start = rest.len();
         rest.push(cause_code(hold.cause));
         let length = u16::try_from(hold.detail.len()).unwrap_or(u16::MAX);
         rest.extend_from_slice(&length.to_be_bytes());
         rest.extend_from_slice(hold.detail.as_bytes());
+        let checksum = checksum(&rest[start..]);
+        rest.extend_from_slice(&checksum);
     }
     match (&record.state, &record.steps[..]) {
         (State::Completed { outcome, .. }, _) => {
@@ -286,8 +289,8 @@ fn parts(value: &Bytes) -> Result<Parts, Error> {
         return Err(Error::new(ErrorKind::TooNew, message));
     }
     let head = value.slice(..HEAD);
-    let checksum = sha1_smol::Sha1::from(&head[..]).digest().to_string();
-    if checksum.as_bytes()[..8] != value[HEAD..SEALED] {
+    let sealed = sha1_smol::Sha1::from(&head[..]).digest().to_string();
+    if sealed.as_bytes()[..8] != value[HEAD..SEALED] {
         return Err(corrupt("the checksum of its head does not match"));
     }
     let mut rest = head.slice(8..);
@@ -333,8 +336,7 @@ fn state(parts: &Parts) -> Result<State, Error> {
 fn open_names(rest: &mut Bytes) -> Result<(RecordId, Names), Error> {
     let length = u16::from_be_bytes(array(rest)?);
     let mut bytes = take(rest, usize::from(length))?;
-    let checksum: [u8; 8] = array(&mut bytes)?;
-    if checksum != names_checksum(&bytes) {
+    if array(&mut bytes)? != checksum(&bytes) {
         return Err(corrupt("the checksum of its names does not match"));
     }
     let fingerprint = Fingerprint::from_bytes(array(&mut bytes)?);
@@ -347,6 +349,7 @@ fn open_names(rest: &mut Bytes) -> Result<(RecordId, Names), Error> {
 }
 
 fn open_hold(rest: &mut Bytes, since: Timestamp) -> Result<Hold, Error> {
+    let whole = rest.clone();
     let [code] = array(rest)?;
     let cause = match code {
         b'L' => HoldCause::LeaseLost,
@@ -356,6 +359,10 @@ fn open_hold(rest: &mut Bytes, since: Timestamp) -> Result<Hold, Error> {
     };
     let length = u16::from_be_bytes(array(rest)?);
     let detail = take(rest, usize::from(length))?;
+    let covered = whole.slice(..whole.len() - rest.len());
+    if array(rest)? != checksum(&covered) {
+        return Err(corrupt("the checksum of its hold does not match"));
+    }
     let detail = std::str::from_utf8(&detail).map_err(|_| corrupt("its hold is no text"))?;
     Ok(Hold::new(cause, detail, since))
 }
@@ -368,10 +375,9 @@ const fn cause_code(cause: HoldCause) -> u8 {
     }
 }
 
-/// What an audit entry holds behind its counter, which the script puts in front.
-pub(super) fn names_checksum(names: &[u8]) -> [u8; 8] {
+fn checksum(bytes: &[u8]) -> [u8; 8] {
     let mut checksum = [0; 8];
-    blake3::Hasher::new().update(names).finalize_xof().fill(&mut checksum);
+    blake3::Hasher::new().update(bytes).finalize_xof().fill(&mut checksum);
     checksum
 }
 
@@ -421,4 +427,140 @@ pub(super) fn damaged(name: &str, error: &Error) -> Error {
          operation may run again"
     );
     Error::new(error.kind(), message)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use semel::{Outcome, Verdict};
+
+    use super::*;
+
+    /// Records that version 1 wrote: every later version must read them, and keep their form or
+    /// take a new version.
+    const GOLDEN: &str = include_str!("../../tests/redis/golden-1.txt");
+
+    fn golden(key: &str) -> Bytes {
+        let line = GOLDEN.lines().find_map(|line| line.strip_prefix(&format!("{key} = ")));
+        let digits = line.unwrap().as_bytes();
+        let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16);
+        digits.chunks(2).map(|pair| byte(pair).unwrap()).collect()
+    }
+
+    fn id(key: &str) -> RecordId {
+        RecordId {
+            tenant: Tenant::new("acme").unwrap(),
+            operation: Operation::new("create_order").unwrap(),
+            key: Key::parse(key).unwrap(),
+        }
+    }
+
+    fn records() -> [(&'static str, Record); 4] {
+        let at = |millis: u64| Timestamp::from_millis(1_767_225_600_000 + millis);
+        let record = |number: u8, effect, state| Record {
+            fingerprint: Fingerprint::from_bytes([number; 32]),
+            effect,
+            fence: Fence {
+                counter: 1_767_225_600_000_000 + u64::from(number),
+                nonce: Nonce::from_bytes([number; 16]),
+            },
+            state,
+            steps: Vec::new(),
+            attempts: 2,
+            lost_leases: 1,
+            created_at: at(0),
+            updated_at: at(1000),
+        };
+        let outcome = Outcome {
+            verdict: Verdict::Succeeded,
+            format: "http/1".to_owned(),
+            head: Bytes::from_static(b"201"),
+            body: Bytes::from_static(b"{\"order\":17}\xff"),
+        };
+        let completed =
+            State::Completed { outcome, completed_at: at(1000), expires_at: at(86_401_000) };
+        let hold = Hold::new(HoldCause::LeaseLost, "claim 2 ended in silence", at(1000));
+        let mut flying =
+            record(3, Effect::Transactional, State::InProgress { lease_until: at(31_000) });
+        flying.steps = vec![
+            Step { name: "charge".to_owned(), result: Bytes::from_static(b"ch_1") },
+            Step { name: "ship".to_owned(), result: Bytes::new() },
+        ];
+        let interrupted = State::Interrupted { since: at(1000) };
+        [
+            ("completed", record(1, Effect::Keyed, completed)),
+            ("held", record(2, Effect::Foreign(OnUnknown::Hold), State::Held(hold))),
+            ("in-progress", flying),
+            ("interrupted", record(4, Effect::Foreign(OnUnknown::Retry), interrupted)),
+        ]
+    }
+
+    /// What the server has after a write: the script adds the checksum of the head.
+    fn written(key: &str, record: &Record) -> Bytes {
+        let Sealed { mut head, rest, .. } = seal(&id(key), record, &[0; 32]).unwrap();
+        let checksum = sha1_smol::Sha1::from(&head).digest().to_string();
+        head.extend_from_slice(&checksum.as_bytes()[..8]);
+        head.extend(rest);
+        head.into()
+    }
+
+    #[test]
+    fn records_of_version_1_are_read_in_full() {
+        for (key, record) in records() {
+            let stored = open(&id(key), "name", &golden(key)).unwrap();
+            assert_eq!(stored.record, record, "{key}");
+            let listed = summary("name", &golden(key)).unwrap();
+            assert_eq!(listed, Summary::of(&id(key), &record), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_new_record_has_the_form_of_the_golden_one() {
+        for (key, record) in records() {
+            let advice = "a change of the form needs a new version and a golden record";
+            assert_eq!(written(key, &record), golden(key), "{key}: {advice}");
+        }
+    }
+
+    #[test]
+    fn a_newer_version_is_refused_and_says_so() {
+        let mut newer = golden("held").to_vec();
+        newer[4] = 2;
+        let error = open(&id("held"), "name", &newer.into()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TooNew);
+        assert!(error.to_string().contains("upgrade"), "{error}");
+    }
+
+    #[test]
+    fn no_damaged_byte_goes_unnoticed() {
+        for (key, _) in records() {
+            let golden = golden(key);
+            for at in 0..golden.len() {
+                let mut damaged = golden.to_vec();
+                damaged[at] ^= 0x55;
+                let opened = open(&id(key), "name", &damaged.into());
+                assert!(opened.is_err(), "{key}: byte {at}");
+            }
+            for end in 0..golden.len() {
+                let cut = open(&id(key), "name", &golden.slice(..end));
+                // Without its last steps, a record that never had any looks the same.
+                let is_whole = key == "in-progress" && cut.is_ok();
+                assert!(cut.is_err() || is_whole, "{key}: cut at {end}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_is_not_taken_for_that_of_another_key() {
+        let error = open(&id("other"), "name", &golden("held")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+    }
+
+    #[test]
+    fn damage_behind_the_names_is_shown_in_a_list_and_hides_nothing() {
+        let mut damaged = golden("held").to_vec();
+        damaged[5] = b'X';
+        let listed = summary("name", &damaged.into()).unwrap();
+        assert_eq!((listed.state, listed.id), ("damaged", id("held")));
+    }
 }

@@ -2,6 +2,7 @@
 //! survives what happens to servers and networks.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
+#![allow(clippy::disallowed_methods, reason = "real threads stand for other executors")]
 
 mod suite;
 mod support;
