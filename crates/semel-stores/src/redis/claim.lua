@@ -15,8 +15,7 @@ for claim = 1, #KEYS / 3 do
   if type(value) == 'table' then
     answers[claim + 1] = { value.err }
   elseif is_vacant and now < tonumber(ARGV[argument + 3]) then
-    -- The clock keeps the counter rising even if the server lost its latest writes.
-    local counter = math.max((tonumber(redis.call('GET', counters)) or 0) + 1, micros)
+    local counter = next_counter(counters, value, micros)
     local deadline = now + ARGV[argument + 2]
     local head = START .. 'P\0' .. ARGV[argument + 1] .. struct.pack('>I8', counter)
       .. ARGV[argument] .. struct.pack('>I8I8I8I8I8', 1, deadline, 0, now, now)

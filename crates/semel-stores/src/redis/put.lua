@@ -16,7 +16,7 @@ if head == '' then
   redis.call('DEL', record)
 else
   if ARGV[6] == '1' then
-    counter = math.max((tonumber(redis.call('GET', counters)) or 0) + 1, micros)
+    counter = next_counter(counters, value, micros)
     head = string.sub(head, 1, 8) .. struct.pack('>I8', counter) .. string.sub(head, 17)
   end
   -- Somebody may have started to wait since the record was read.

@@ -39,3 +39,9 @@ local function times(offset)
   local micros = clock[1] * 1000000 + clock[2]
   return math.floor(micros / 1000) + offset, micros
 end
+
+-- The clock keeps the counter rising even if the server lost its latest writes.
+local function next_counter(counters, value, micros)
+  local highest = tonumber(redis.call('GET', counters)) or 0
+  return math.max(highest + 1, value and number_at(value, 9) + 1 or 0, micros)
+end

@@ -4,5 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 #![allow(clippy::disallowed_methods, reason = "real threads stand for other executors")]
 
+mod damage;
+mod golden;
+mod refusals;
 mod suite;
 mod support;
