@@ -31,12 +31,13 @@ mod postgres;
 mod process;
 mod programs;
 mod redis;
+mod tls;
 
 use std::time::{Duration, Instant};
 
 pub use crate::Error;
 pub(crate) use ports::free as free_port;
-pub use postgres::Postgres;
+pub use postgres::{PgBouncer, Postgres};
 pub use programs::{Missing, skips};
 pub use redis::{Redis, RedisCluster, RedisSentinel, Reply};
 

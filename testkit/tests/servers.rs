@@ -9,7 +9,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use semel_testkit::servers::{Postgres, Redis, RedisCluster, RedisSentinel, Reply, skips};
+use semel_testkit::servers::{
+    PgBouncer, Postgres, Redis, RedisCluster, RedisSentinel, Reply, skips,
+};
 
 type Story = Result<(), Box<dyn std::error::Error>>;
 
@@ -50,6 +52,81 @@ fn a_postgres_lets_nobody_in_without_the_password() -> Story {
     let rules = postgres.sql("SELECT DISTINCT auth_method FROM pg_hba_file_rules")?;
     assert_eq!(rules, "scram-sha-256");
     assert_eq!(postgres.sql("SELECT usesuper FROM pg_user WHERE usename = 'semel'")?, "t");
+    Ok(())
+}
+
+#[test]
+fn a_standby_follows_until_it_is_promoted() -> Story {
+    if skips(Postgres::missing()) {
+        return Ok(());
+    }
+    let mut primary = Postgres::start()?;
+    primary.sql("CREATE TABLE t (n int); INSERT INTO t VALUES (1)")?;
+    let standby = primary.replica()?;
+    primary.sql("INSERT INTO t VALUES (2)")?;
+    standby.catch_up(&primary)?;
+    assert_eq!(standby.sql("SELECT count(*) FROM t")?, "2");
+    let refused = standby.sql("INSERT INTO t VALUES (3)").unwrap_err().to_string();
+    assert!(refused.contains("read-only"), "{refused}");
+    primary.kill();
+    standby.promote()?;
+    standby.sql("INSERT INTO t VALUES (3)")?;
+    assert_eq!(standby.sql("SELECT count(*) FROM t")?, "3");
+    assert!(standby.promote().is_err());
+    Ok(())
+}
+
+#[test]
+fn a_postgres_with_tls_can_be_verified_and_refuses_plain_text() -> Story {
+    if skips(Postgres::missing()) {
+        return Ok(());
+    }
+    let postgres = Postgres::with_tls()?;
+    let root = postgres.root_certificate().ok_or("no certificate")?.display().to_string();
+    let psql = |mode: &str| {
+        let url = format!("{}?sslmode={mode}&sslrootcert={root}", postgres.url());
+        let query = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+        Command::new("psql").args(["-X", "-A", "-t", "-c", query, &url]).output()
+    };
+    assert_eq!(psql("verify-full")?.stdout, b"t\n");
+    assert!(!psql("disable")?.status.success());
+    // Copying it and pooling for it go through TLS as well.
+    assert_eq!(postgres.replica()?.sql("SELECT pg_is_in_recovery()")?, "t");
+    Ok(())
+}
+
+#[test]
+fn a_pooler_shares_few_connections_among_many_clients() -> Story {
+    if skips(PgBouncer::missing()) {
+        return Ok(());
+    }
+    let postgres = Postgres::start()?;
+    let mut pooler = PgBouncer::with(&postgres, &[("default_pool_size", "1")])?;
+    let process = "SELECT pg_backend_pid()";
+    assert_eq!(pooler.sql(process)?, pooler.sql(process)?);
+    assert_ne!(postgres.sql(process)?, postgres.sql(process)?);
+    pooler.kill();
+    assert!(pooler.sql(process).is_err());
+    pooler.start_again()?;
+    pooler.sql(process)?;
+    Ok(())
+}
+
+#[test]
+fn a_redis_with_tls_can_be_verified() -> Story {
+    if skips(Redis::missing()) {
+        return Ok(());
+    }
+    let redis = Redis::with_tls()?;
+    assert_eq!(redis.url(), format!("rediss://127.0.0.1:{}", redis.port()));
+    let root = redis.root_certificate().ok_or("no certificate")?;
+    let output = Command::new("redis-cli")
+        .args(["--tls", "-u", &redis.url(), "--cacert"])
+        .arg(root)
+        .arg("PING")
+        .output()?;
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "PONG\n");
+    redis.ask(&["PING"])?;
     Ok(())
 }
 

@@ -1,23 +1,24 @@
-//! One PostgreSQL server.
+//! PostgreSQL: a server, its standbys, and a pooler before it.
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::os::unix::process::CommandExt;
+mod pgbouncer;
+mod tools;
+
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Duration;
-
-use nix::unistd::{User, geteuid};
+use std::process::Command;
 
 use super::nest::Nest;
 use super::process::Process;
-use super::{Error, Missing, PORTS_TRIED_MAX, START_MAX, ports, programs};
+use super::tls::{Tls, value};
+use super::{Error, Missing, PORTS_TRIED_MAX, START_MAX, Waiting, ports, programs, wait_for};
+use tools::{Tools, knock, output};
+
+pub use pgbouncer::PgBouncer;
 
 /// User, password and database are all called so.
 const NAME: &str = "semel";
 
-/// The settings of a server that must not lose a commit, except that they save memory and start
-/// fast. A caller's settings come after these and win.
+/// The settings of a server that must not lose a commit. A caller's settings come after these
+/// and win.
 const SETTINGS: [(&str, &str); 9] = [
     ("listen_addresses", "127.0.0.1"),
     ("unix_socket_directories", ""),
@@ -31,6 +32,12 @@ const SETTINGS: [(&str, &str); 9] = [
     ("hot_standby", "on"),
 ];
 
+/// Who may come in to a server with TLS: nobody without.
+const TLS_ONLY: &str = "\
+hostssl all         all 127.0.0.1/32 scram-sha-256
+hostssl replication all 127.0.0.1/32 scram-sha-256
+";
+
 /// A PostgreSQL server that answers. See [`servers`](super) for what holds for all servers.
 ///
 /// It lets in the user `semel` with a password, who may do everything. It refuses to run as
@@ -39,7 +46,8 @@ const SETTINGS: [(&str, &str); 9] = [
 pub struct Postgres {
     // First, so that it is dropped first: it kills and removes, the rest only reaps.
     nest: Nest,
-    programs: Programs,
+    tools: Tools,
+    tls: Option<Tls>,
     data: PathBuf,
     port: u16,
     settings: Vec<(String, String)>,
@@ -69,13 +77,65 @@ impl Postgres {
     ///
     /// As [`start`](Self::start).
     pub fn with(settings: &[(&str, &str)]) -> Result<Self, Error> {
-        let programs = Programs::find()?;
+        let mut server = Self::with_data(Tools::init)?;
+        server.set(&SETTINGS);
+        server.set(settings);
+        server.on_a_free_port()
+    }
+
+    /// Starts one that lets nobody in without TLS. Clients have to trust its
+    /// [`root_certificate`](Self::root_certificate); what a URL calls that differs between them,
+    /// so `url` says nothing of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub fn with_tls() -> Result<Self, Error> {
+        let mut server = Self::with_data(Tools::init)?;
+        let tls = Tls::new(&server.nest)?;
+        server.tools.own(tls.key.clone())?;
+        server.tools.own(tls.certificate.clone())?;
+        std::fs::write(server.data.join("pg_hba.conf"), TLS_ONLY)
+            .map_err(Error::of("pg_hba.conf"))?;
+        server.set(&SETTINGS);
+        let (certificate, key) = (value(&tls.certificate), value(&tls.key));
+        server.set(&[("ssl", "on"), ("ssl_cert_file", &certificate), ("ssl_key_file", &key)]);
+        server.tls = Some(tls);
+        server.on_a_free_port()
+    }
+
+    /// Starts a hot standby of this server: it can be read, and follows every write.
+    ///
+    /// # Errors
+    ///
+    /// When this server cannot be copied, and as [`start`](Self::start).
+    pub fn replica(&self) -> Result<Self, Error> {
+        let mut replica = Self::with_data(|tools, _, data| {
+            let mut copy = tools.command("pg_basebackup");
+            copy.arg("-D").arg(data).args(["--dbname", &self.url(), "--write-recovery-conf"]);
+            copy.args(["--wal-method=stream", "--checkpoint=fast", "--no-sync"]);
+            output(&mut copy).map(drop)
+        })?;
+        replica.settings.clone_from(&self.settings);
+        // The same certificate, so that a client that moves over trusts it as well.
+        replica.tls.clone_from(&self.tls);
+        replica.on_a_free_port()
+    }
+
+    /// One that has data and does not run yet.
+    fn with_data(
+        fill: impl FnOnce(&Tools, &Nest, &Path) -> Result<(), Error>,
+    ) -> Result<Self, Error> {
+        let tools = Tools::find()?;
         let nest = Nest::new("postgres")?;
-        let data = programs.own(nest.subfolder("data")?)?;
-        programs.init(&nest, &data)?;
+        let data = tools.own(nest.subfolder("data")?)?;
+        fill(&tools, &nest, &data)?;
+        Ok(Self { nest, tools, tls: None, data, port: 0, settings: Vec::new(), process: None })
+    }
+
+    fn set(&mut self, settings: &[(&str, &str)]) {
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-        let settings = SETTINGS.iter().chain(settings).map(owned).collect();
-        Self { nest, programs, data, port: 0, settings, process: None }.on_a_free_port()
+        self.settings.extend(settings.iter().map(owned));
     }
 
     fn on_a_free_port(mut self) -> Result<Self, Error> {
@@ -93,7 +153,7 @@ impl Postgres {
     /// How to reach it as `semel`, who owns the server.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("postgres://{NAME}:{NAME}@127.0.0.1:{}/{NAME}", self.port)
+        url(self.port)
     }
 
     /// Its port on 127.0.0.1.
@@ -102,16 +162,46 @@ impl Postgres {
         self.port
     }
 
+    /// The certificate (PEM) that a client has to trust, if there is TLS.
+    #[must_use]
+    pub fn root_certificate(&self) -> Option<&Path> {
+        self.tls.as_ref().map(|tls| &*tls.root)
+    }
+
     /// Runs SQL through `psql` and returns what it prints: a line a row, columns parted by `|`.
     ///
     /// # Errors
     ///
     /// When the server cannot be reached or refuses a statement.
     pub fn sql(&self, statements: &str) -> Result<String, Error> {
-        let mut psql = Command::new(self.programs.folder.join("psql"));
-        psql.args(["--no-psqlrc", "--no-align", "--tuples-only", "--quiet"]);
-        psql.args(["--set", "ON_ERROR_STOP=1", "--command", statements, &self.url()]);
-        output(psql.env_remove("PGOPTIONS"))
+        self.tools.sql(&self.url(), statements)
+    }
+
+    /// Makes a standby a server of its own that can be written to; it follows nobody any more.
+    ///
+    /// # Errors
+    ///
+    /// When it is no standby, or does not end its recovery within a minute.
+    pub fn promote(&self) -> Result<(), Error> {
+        match &*self.sql("SELECT pg_promote(true, 60)")? {
+            "t" => Ok(()),
+            _ => Err(Error::new("the standby does not become a primary, even after a minute")),
+        }
+    }
+
+    /// Waits until this standby shows all that the primary has committed so far.
+    ///
+    /// # Errors
+    ///
+    /// When it has not caught up within a minute.
+    pub fn catch_up(&self, primary: &Self) -> Result<(), Error> {
+        let place = primary.sql("SELECT pg_current_wal_flush_lsn()")?;
+        let is_there = format!("SELECT pg_last_wal_replay_lsn() >= '{place}'");
+        wait_for(START_MAX, || match self.sql(&is_there) {
+            Ok(there) if there == "t" => Ok(()),
+            Ok(_) => Err(Waiting::NotYet(Error::new("the standby lags behind"))),
+            Err(error) => Err(Waiting::NotYet(error)),
+        })
     }
 
     /// Crashes it: `SIGKILL` for the server and all its children. Nothing happens when it does
@@ -131,17 +221,13 @@ impl Postgres {
         if self.process.is_some() {
             return Ok(());
         }
-        let mut command = self.programs.command("postgres");
+        let mut command = self.tools.command("postgres");
         command.arg("-D").arg(&self.data).args(["-p", &self.port.to_string()]);
         for (name, value) in &self.settings {
             command.args(["-c", &format!("{name}={value}")]);
         }
         let log = self.nest.folder().join("postgres.log");
-        let mut process = Process::spawn(&mut command, &self.nest, &log)?;
-        process
-            .wait_until_ready(START_MAX, || knock(self.port))
-            .map_err(Error::of("postgres does not start"))?;
-        self.process = Some(process);
+        self.process = Some(serve(&mut command, &self.nest, &log, self.port)?);
         Ok(())
     }
 
@@ -156,102 +242,15 @@ impl Postgres {
     }
 }
 
-/// PostgreSQL's programs and the user to run them as.
-#[derive(Clone, Debug)]
-struct Programs {
-    folder: PathBuf,
-    /// None: as ourselves.
-    user: Option<User>,
+fn url(port: u16) -> String {
+    format!("postgres://{NAME}:{NAME}@127.0.0.1:{port}/{NAME}")
 }
 
-impl Programs {
-    fn find() -> Result<Self, Error> {
-        let folder = programs::postgres_folder();
-        let folder = folder.ok_or_else(|| Error::new("the programs of PostgreSQL are missing"))?;
-        if !geteuid().is_root() {
-            return Ok(Self { folder, user: None });
-        }
-        let known = |name| User::from_name(name).ok().flatten();
-        match known("postgres").or_else(|| known("nobody")) {
-            Some(user) => Ok(Self { folder, user: Some(user) }),
-            None => Err(Error::new("postgres does not run as root, and no other user is there")),
-        }
-    }
-
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(self.folder.join(program));
-        if let Some(user) = &self.user {
-            command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
-        }
-        // Where we stand may be closed to that user.
-        command.current_dir("/");
-        command
-    }
-
-    /// Gives a file or folder to the user of the server and to nobody else.
-    fn own(&self, path: PathBuf) -> Result<PathBuf, Error> {
-        use std::os::unix::fs::PermissionsExt;
-        let at = || Error::of::<std::io::Error>(format!("{}", path.display()));
-        let mode = if path.is_dir() { 0o700 } else { 0o600 };
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).map_err(at())?;
-        if let Some(user) = &self.user {
-            let (uid, gid) = (user.uid.as_raw(), user.gid.as_raw());
-            std::os::unix::fs::chown(&path, Some(uid), Some(gid)).map_err(at())?;
-        }
-        Ok(path)
-    }
-
-    /// A new data folder with the user and the database.
-    fn init(&self, nest: &Nest, data: &Path) -> Result<(), Error> {
-        let password = self.own(nest.file("password", NAME)?)?;
-        let mut initdb = self.command("initdb");
-        initdb.arg("-D").arg(data).arg("--pwfile").arg(password);
-        initdb.args(["--username", NAME, "--auth", "scram-sha-256"]);
-        initdb.args(["--encoding", "UTF8", "--locale", "C", "--no-sync"]);
-        output(&mut initdb)?;
-        // The server alone, without a network: the database is there before anybody can ask.
-        let statement = nest.file("database.sql", &format!("CREATE DATABASE {NAME}\n"))?;
-        let statement = std::fs::File::open(statement).map_err(Error::of("database.sql"))?;
-        let mut single = self.command("postgres");
-        single.args(["--single", "-c", "fsync=off", "-D"]).arg(data).arg("postgres");
-        output(single.stdin(statement))?;
-        Ok(())
-    }
-}
-
-/// Runs a command to its end and returns what it printed; an error carries its last words.
-fn output(command: &mut Command) -> Result<String, Error> {
-    let name = command.get_program().to_string_lossy().into_owned();
-    let output = command.stderr(Stdio::piped()).output();
-    let output = output.map_err(Error::of(format!("`{name}` cannot be started")))?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(Error::new(format!("`{name}` failed ({}): {}", output.status, said.trim())))
-}
-
-/// Introduces itself as a client would; a server that is ready asks for the password.
-fn knock(port: u16) -> Result<(), Error> {
-    let bound = Duration::from_secs(5);
-    let answer = || -> std::io::Result<[u8; 1]> {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let mut stream = TcpStream::connect_timeout(&address, bound)?;
-        stream.set_read_timeout(Some(bound))?;
-        let words = format!("user\0{NAME}\0database\0{NAME}\0\0");
-        let length = u32::try_from(words.len() + 8).unwrap_or_default();
-        // Its length, version 3.0 of the protocol, and who we are.
-        let packet =
-            [&length.to_be_bytes()[..], &0x0003_0000_u32.to_be_bytes(), words.as_bytes()].concat();
-        stream.write_all(&packet)?;
-        let mut kind = [0];
-        stream.read_exact(&mut kind)?;
-        Ok(kind)
-    };
-    match answer() {
-        // `R`: it wants to know who is there. Anything else says that it is not up yet.
-        Ok([b'R']) => Ok(()),
-        Ok(_) => Err(Error::new("it takes no connections yet")),
-        Err(error) => Err(Error::new(format!("no answer: {error}"))),
-    }
+/// Starts what speaks PostgreSQL's protocol, and waits until it asks for a password.
+fn serve(command: &mut Command, nest: &Nest, log: &Path, port: u16) -> Result<Process, Error> {
+    let program = Path::new(command.get_program()).file_name().unwrap_or_default();
+    let failed = format!("{} does not start", program.to_string_lossy());
+    let mut process = Process::spawn(command, nest, log)?;
+    process.wait_until_ready(START_MAX, || knock(port)).map_err(Error::of(failed))?;
+    Ok(process)
 }

@@ -41,6 +41,11 @@ pub(super) fn find(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&folders).map(|folder| folder.join(program)).find(|path| path.is_file())
 }
 
+/// A program on `PATH`, or where Debian keeps those that only root has there.
+pub(super) fn find_of_root(program: &str) -> Option<PathBuf> {
+    find(program).or_else(|| Some(Path::new("/usr/sbin").join(program)).filter(|it| it.is_file()))
+}
+
 /// The folder with PostgreSQL's programs.
 ///
 /// What is on `PATH` comes first. Debian puts them elsewhere, one folder a version; the newest

@@ -8,7 +8,8 @@ mod sentinel;
 use std::path::Path;
 
 use super::nest::Nest;
-use super::{Error, Missing, programs};
+use super::tls::{Tls, value};
+use super::{Error, Missing, ports, programs};
 use node::Node;
 
 pub use cluster::RedisCluster;
@@ -28,6 +29,7 @@ pub struct Redis {
     nest: Nest,
     node: Node,
     login: Login,
+    tls: Option<(u16, Tls)>,
 }
 
 /// Who may come in.
@@ -83,10 +85,34 @@ impl Redis {
         Self::launch(&[("user", "default off"), ("user", &rule)], login)
     }
 
+    /// Starts one that is reached with TLS. Clients have to trust its
+    /// [`root_certificate`](Self::root_certificate) and need no certificate of their own.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub fn with_tls() -> Result<Self, Error> {
+        let nest = Nest::new("redis")?;
+        let tls = Tls::new(&nest)?;
+        let port = ports::free()?;
+        let number = port.to_string();
+        let files = [&tls.root, &tls.certificate, &tls.key].map(|path| value(path));
+        // The kit itself keeps a port without TLS, so that it need not speak TLS.
+        let settings = [
+            ("tls-port", &*number),
+            ("tls-auth-clients", "no"),
+            ("tls-ca-cert-file", &*files[0]),
+            ("tls-cert-file", &*files[1]),
+            ("tls-key-file", &*files[2]),
+        ];
+        let node = Node::with_data(&nest, "server", &settings, &[])?;
+        Ok(Self { nest, node, login: Login::default(), tls: Some((port, tls)) })
+    }
+
     fn launch(settings: &[(&str, &str)], login: Login) -> Result<Self, Error> {
         let nest = Nest::new("redis")?;
         let node = Node::with_data(&nest, "server", settings, &login.words())?;
-        Ok(Self { nest, node, login })
+        Ok(Self { nest, node, login, tls: None })
     }
 
     /// How to reach it, with user and password if it asks for them.
@@ -94,13 +120,20 @@ impl Redis {
     pub fn url(&self) -> String {
         let Login { user, password } = &self.login;
         let login = if password.is_empty() { String::new() } else { format!("{user}:{password}@") };
-        format!("redis://{login}127.0.0.1:{}", self.port())
+        let scheme = if self.tls.is_some() { "rediss" } else { "redis" };
+        format!("{scheme}://{login}127.0.0.1:{}", self.port())
     }
 
     /// Its port on 127.0.0.1.
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.node.port
+        self.tls.as_ref().map_or(self.node.port, |(port, _)| *port)
+    }
+
+    /// The certificate (PEM) that a client has to trust, if there is TLS.
+    #[must_use]
+    pub fn root_certificate(&self) -> Option<&Path> {
+        self.tls.as_ref().map(|(_, tls)| &*tls.root)
     }
 
     /// Its append-only file and everything else it keeps.
