@@ -290,10 +290,10 @@ impl Patience<'_> {
     pub(super) async fn after(&mut self, fault: Fault) -> Result<(), Error> {
         self.maybe_done |= fault.maybe_done;
         let left = self.until.since(self.link.clock.now());
-        if !fault.is_passing || left.is_zero() {
+        let pause = Duration::from_millis(self.pause_ms);
+        if !fault.is_passing || left <= pause {
             return Err(self.mark(fault.into_error(&self.link.server)));
         }
-        let pause = Duration::from_millis(self.pause_ms).min(left);
         self.pause_ms = (self.pause_ms * 2).min(PAUSE_MS_MAX);
         self.link.clock.sleep(pause).await;
         Ok(())

@@ -102,7 +102,7 @@ fn a_finished_operation_leaves_one_record_and_its_shard_s_counter() {
         let (record, mut connection) = (place.record().await, place.raw().await);
         let shard = record.split(":r:").next().unwrap().to_owned();
         let open: Vec<String> = connection.zrange(format!("{shard}:open"), 0, -1).await.unwrap();
-        assert_eq!(open, [record.clone()]);
+        assert_eq!(open, std::slice::from_ref(&record));
         let life: i64 = connection.pttl(&record).await.unwrap();
         assert_eq!(life, -1, "an open record never expires");
         store.complete(&completion("k", fence, "done")).await.unwrap();

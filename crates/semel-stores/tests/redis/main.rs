@@ -5,7 +5,9 @@
 #![allow(clippy::disallowed_methods, reason = "real threads stand for other executors")]
 
 mod damage;
+mod faults;
 mod golden;
 mod refusals;
 mod suite;
 mod support;
+mod waiters;

@@ -102,6 +102,34 @@ impl Place {
         keys
     }
 
+    /// How many connections listen for this place's records.
+    pub(crate) async fn raw_subscribers(&self) -> i64 {
+        let mut command = redis::cmd("PUBSUB");
+        command.arg("NUMSUB").arg(format!("{}changed", self.prefix));
+        let (_, many): (String, i64) = command.query_async(&mut self.raw().await).await.unwrap();
+        many
+    }
+
+    /// Waits until somebody waits for one of the records.
+    pub(crate) async fn marked_anywhere(&self) {
+        loop {
+            for node in &self.nodes {
+                let mut connection = raw(node).await;
+                let mut command = redis::cmd("KEYS");
+                command.arg(format!("{}{{s???}}:r:*", self.prefix));
+                let keys: Vec<String> = command.query_async(&mut connection).await.unwrap();
+                for key in keys {
+                    let mut command = redis::cmd("GETRANGE");
+                    command.arg(key).arg(6).arg(6);
+                    let mark: Vec<u8> = command.query_async(&mut connection).await.unwrap();
+                    if mark == [1] {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
     /// The only record's name.
     pub(crate) async fn record(&self) -> String {
         let mut keys = self.keys("{s???}:r:").await;
