@@ -56,8 +56,10 @@ impl Address {
         };
         let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
         let default_port = if family == "sentinel" { 26379 } else { 6379 };
-        let hosts: Vec<_> =
-            hosts.split(',').map(|host| parse_host(host, default_port)).collect::<Result<_, _>>()?;
+        let hosts: Vec<_> = hosts
+            .split(',')
+            .map(|host| parse_host(host, default_port))
+            .collect::<Result<_, _>>()?;
         let parameters = Parameters::parse(query, is_tls)?;
         let (kind, database) = match family {
             "cluster" if !path.is_empty() => {

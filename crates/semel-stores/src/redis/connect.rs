@@ -44,7 +44,8 @@ impl Connector {
                     );
                     Error::new(ErrorKind::Invalid, message)
                 })?;
-                certificates = Some(TlsCertificates { client_tls: None, root_cert: Some(root_cert) });
+                certificates =
+                    Some(TlsCertificates { client_tls: None, root_cert: Some(root_cert) });
             }
         }
         let config = Config {
@@ -149,7 +150,8 @@ impl Connector {
             builder = builder.certs(certificates.clone());
         }
         let client = builder.build().map_err(|error| misconfigured(&error))?;
-        let connection = client.get_async_connection().await.map_err(|error| unconnected(&error))?;
+        let connection =
+            client.get_async_connection().await.map_err(|error| unconnected(&error))?;
         Ok(Wire::Cluster(connection))
     }
 

@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use redis::cluster_routing::{
-    MultipleNodeRoutingInfo, RoutingInfo, SingleNodeRoutingInfo,
-};
+use redis::cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo, SingleNodeRoutingInfo};
 use redis::{Cmd, RedisError, Value};
 use semel::ErrorKind;
 
@@ -61,9 +59,8 @@ pub struct RedisNode {
 impl RedisFacts {
     /// Whether an acknowledged write is on the disk of every primary.
     pub(super) fn is_durable(&self) -> bool {
-        let is_synced = |node: &RedisNode| {
-            node.append_only && node.append_sync.as_deref() == Some("always")
-        };
+        let is_synced =
+            |node: &RedisNode| node.append_only && node.append_sync.as_deref() == Some("always");
         !self.nodes.is_empty() && self.nodes.iter().all(is_synced)
     }
 }

@@ -107,9 +107,10 @@ impl Fault {
             redis::ErrorKind::ClusterConnectionNotFound => {
                 Self::unreachable("no node of the cluster can be reached")
             }
-            redis::ErrorKind::Client => {
-                Self { maybe_done: true, ..Self::unreachable(format!("the connection broke: {error}")) }
-            }
+            redis::ErrorKind::Client => Self {
+                maybe_done: true,
+                ..Self::unreachable(format!("the connection broke: {error}"))
+            },
             _ => Self {
                 maybe_done: true,
                 ..Self::lasting(ErrorKind::Unavailable, format!("the call failed: {error}"))

@@ -71,7 +71,10 @@ impl Inspect for RedisStore {
     ) -> BoxFuture<'a, Result<Vec<(RecordId, AuditEntry)>, Error>> {
         within(&self.runtime, async move {
             let entries = self.history(key).await?;
-            Ok(latest(entries.into_iter().filter(|(of, _)| of.key.as_str() == key).collect(), limit))
+            Ok(latest(
+                entries.into_iter().filter(|(of, _)| of.key.as_str() == key).collect(),
+                limit,
+            ))
         })
     }
 }
@@ -106,7 +109,8 @@ impl RedisStore {
 
     /// The one record that the filter leaves.
     fn record_of(&self, filter: &Filter) -> Option<String> {
-        let Filter { key: Some(key), tenant: Some(tenant), operation: Some(operation), .. } = filter
+        let Filter { key: Some(key), tenant: Some(tenant), operation: Some(operation), .. } =
+            filter
         else {
             return None;
         };

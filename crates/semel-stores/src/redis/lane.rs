@@ -65,9 +65,8 @@ impl Lane {
             let (link, common) = (Arc::clone(&link), common.clone());
             let offset = offset_argument(&offset);
             Box::pin(async move {
-                let common: Vec<_> = std::iter::once(offset)
-                    .chain(common.map(String::into_bytes))
-                    .collect();
+                let common: Vec<_> =
+                    std::iter::once(offset).chain(common.map(String::into_bytes)).collect();
                 run(&link, script, &common, ops).await.into_iter().map(Ok).collect()
             })
         }))

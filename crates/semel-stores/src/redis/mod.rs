@@ -101,9 +101,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use semel::store::{ClaimRequest, Claimed, Completion, Release, Renewal};
-use semel::{
-    BoxFuture, Capabilities, Error, ErrorKind, Record, RecordId, Store, Timestamp,
-};
+use semel::{BoxFuture, Capabilities, Error, ErrorKind, Record, RecordId, Store, Timestamp};
 use tokio::runtime::Handle;
 
 pub use facts::{RedisFacts, RedisNode};

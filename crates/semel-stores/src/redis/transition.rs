@@ -88,10 +88,7 @@ impl RedisStore {
         } else {
             let op = Op {
                 keys: vec![places.record.clone(), places.open.clone()],
-                arguments: vec![
-                    wire::fence_bytes(&request.fence).to_vec(),
-                    millis(request.lease),
-                ],
+                arguments: vec![wire::fence_bytes(&request.fence).to_vec(), millis(request.lease)],
                 until: patience.until,
             };
             self.renewals.submit(op, &mut patience).await?

@@ -26,8 +26,7 @@ async fn marked(place: &Place, record: &str) {
 
 /// A test that hangs says so.
 async fn soon<T>(work: impl Future<Output = T>) -> T {
-    let (mut work, mut late) =
-        (std::pin::pin!(work), SystemClock.sleep(Duration::from_secs(30)));
+    let (mut work, mut late) = (std::pin::pin!(work), SystemClock.sleep(Duration::from_secs(30)));
     poll_fn(|context| match work.as_mut().poll(context) {
         Poll::Ready(done) => Poll::Ready(done),
         Poll::Pending => late.as_mut().poll(context).map(|()| panic!("nobody was woken")),
@@ -137,10 +136,7 @@ fn a_record_that_nobody_waits_for_is_not_published() {
         store.complete(&completion("awaited", fence, "x")).await.unwrap();
         soon(waiter).await.unwrap();
         let mut messages = std::pin::pin!(ear.into_on_message());
-        let message = soon(poll_fn(|context| {
-            futures_core_poll(messages.as_mut(), context)
-        }))
-        .await;
+        let message = soon(poll_fn(|context| futures_core_poll(messages.as_mut(), context))).await;
         assert_eq!(message.get_payload::<String>().unwrap(), record);
     });
 }
