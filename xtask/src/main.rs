@@ -49,7 +49,7 @@ const COMMANDS: [Command; 4] = [
     },
     Command {
         name: "services",
-        arguments: "[redis]",
+        arguments: "[postgres] [pgbouncer] [redis] [redis-cluster] [redis-sentinel]",
         about: "start real servers for tests by hand; they stop with Ctrl-C",
         run: services::run,
     },
@@ -68,7 +68,6 @@ const COMMANDS: [Command; 4] = [
 ];
 
 fn main() -> ExitCode {
-    process::own_program();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match dispatch(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
@@ -104,7 +103,10 @@ fn dispatch(arguments: &[String]) -> Result<(), Failure> {
 fn usage() -> String {
     let mut text = "usage: cargo xtask COMMAND\n".to_owned();
     for Command { name, arguments, about, .. } in &COMMANDS {
-        text += &format!("\n  {:<52}{about}", format!("{name} {arguments}"));
+        let line = format!("{name} {arguments}");
+        // A long line has its explanation below, in the same column.
+        let gap = if line.len() > 50 { format!("\n  {:52}", "") } else { String::new() };
+        text += &format!("\n  {line:<52}{gap}{about}");
     }
     text
 }

@@ -2,18 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-
-/// Where this program lies. Asked first at the start of `main`: once cargo has built it anew, the
-/// system only knows it as a deleted file.
-pub(crate) fn own_program() -> PathBuf {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| std::env::current_exe().unwrap_or_else(|_| "xtask".into())).clone()
-}
 
 /// The workspace's root folder: where the `xtask` crate lies, one up.
 pub(crate) fn root() -> PathBuf {

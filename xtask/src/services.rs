@@ -1,86 +1,110 @@
-//! Real servers for tests, started from `PATH` on loopback and stopped again.
+//! Real servers for tests by hand, started from `PATH` on loopback and stopped again.
 //!
 //! `cargo xtask services redis` prints the server's URL and keeps it running until Ctrl-C,
-//! SIGTERM, or the end of its standard input. The last is what other commands use: they start
-//! this one as a child and hold its standard input, so the server stops and its folder
-//! disappears even when they are killed.
-
-mod guardian;
-mod redis;
-mod scratch;
+//! SIGTERM, or the end of its standard input. Its folder disappears with it, even when this
+//! command is killed: see `testkit`, which does the work and which the tests use directly.
 
 use std::io::Read;
-use std::path::Path;
 use std::sync::mpsc;
-use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal};
-
-pub(crate) use guardian::Guardian;
+use semel_testkit::servers::{
+    Error, Missing, PgBouncer, Postgres, Redis, RedisCluster, RedisSentinel,
+};
 
 use crate::{Failure, suggest};
 
-/// How long a server may take until it answers. Generous: it costs nothing when all is well.
-const START_MAX: Duration = Duration::from_secs(30);
-
-/// A server that was started and answers; dropping it stops it.
-trait Server {
-    /// How to reach it.
-    fn url(&self) -> String;
+/// A server that can be started.
+struct Service {
+    name: &'static str,
+    missing: fn() -> Option<Missing>,
+    start: fn() -> Result<Running, Error>,
 }
 
-/// A server that can be started. One row a server: its file beside this one has the rest.
-pub(crate) struct Service {
-    pub(crate) name: &'static str,
-    /// The program that must be on `PATH`.
-    pub(crate) program: &'static str,
-    /// How to get the program.
-    pub(crate) way: &'static str,
-    start: fn(&Path) -> Result<Box<dyn Server>, String>,
+/// A server that runs, and how to reach it. Dropping it stops it.
+struct Running {
+    url: String,
+    _servers: Box<dyn std::any::Any>,
 }
 
-pub(crate) const SERVICES: [Service; 1] = [Service {
-    name: "redis",
-    program: "redis-server",
-    way: "apt-get install redis-server",
-    start: redis::start,
-}];
+static SERVICES: [Service; 5] = [
+    Service {
+        name: "postgres",
+        missing: Postgres::missing,
+        start: || Postgres::start().map(|it| Running::new(it.url(), it)),
+    },
+    Service { name: "pgbouncer", missing: PgBouncer::missing, start: pgbouncer },
+    Service {
+        name: "redis",
+        missing: Redis::missing,
+        start: || Redis::start().map(|it| Running::new(it.url(), it)),
+    },
+    Service {
+        name: "redis-cluster",
+        missing: RedisCluster::missing,
+        start: || RedisCluster::start().map(|it| Running::new(it.url(), it)),
+    },
+    Service {
+        name: "redis-sentinel",
+        missing: RedisSentinel::missing,
+        start: || RedisSentinel::start().map(|it| Running::new(it.url(), it)),
+    },
+];
+
+/// A pooler with a server of its own behind it.
+fn pgbouncer() -> Result<Running, Error> {
+    let postgres = Postgres::start()?;
+    let pooler = PgBouncer::start(&postgres)?;
+    Ok(Running::new(pooler.url(), (pooler, postgres)))
+}
+
+impl Running {
+    fn new(url: String, servers: impl std::any::Any) -> Self {
+        Self { url, _servers: Box::new(servers) }
+    }
+}
 
 /// `cargo xtask services [NAME…]`.
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
-    let names = SERVICES.map(|service| service.name);
-    let mut wanted = Vec::new();
-    for argument in arguments {
-        match SERVICES.iter().find(|service| service.name == argument) {
-            Some(service) => wanted.push(service),
-            None => {
-                return Err(Failure::Usage(suggest::unknown("service", argument, &names)));
-            }
+    let wanted = parse(arguments)?;
+    for service in &wanted {
+        if let Some(missing) = (service.missing)() {
+            return Err(Failure::Broken(format!("{}: {missing}", service.name)));
         }
     }
-    if wanted.is_empty() {
-        wanted.extend(&SERVICES);
-    }
-    // Before anything is started, so that no signal can end us between a start and its stop. A
-    // server inherits the blocked signals; each is therefore stopped by its own protocol.
+    // Before anything is started, so that no signal can end us between a start and its stop.
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGINT);
     signals.add(Signal::SIGTERM);
     signals.thread_block().map_err(|error| format!("signals cannot be waited for: {error}"))?;
 
-    let scratch = scratch::Scratch::new("semel-services")?;
     let mut running = Vec::new();
     for service in wanted {
-        let folder = scratch.path().join(service.name);
-        std::fs::create_dir(&folder)
-            .map_err(|error| format!("{}: the folder cannot be made: {error}", folder.display()))?;
-        let server = (service.start)(&folder)?;
-        println!("{}", server.url());
+        let server = (service.start)().map_err(|error| error.to_string())?;
+        println!("{}", server.url);
         running.push(server);
     }
     wait_for_end(signals);
     drop(running);
     Ok(())
+}
+
+/// The named services in that order, each once; all of them when none is named.
+fn parse(arguments: &[String]) -> Result<Vec<&'static Service>, Failure> {
+    let names = SERVICES.each_ref().map(|service| service.name);
+    let mut wanted: Vec<&Service> = Vec::new();
+    for argument in arguments {
+        let Some(service) = SERVICES.iter().find(|service| service.name == argument) else {
+            return Err(Failure::Usage(suggest::unknown("service", argument, &names)));
+        };
+        if !wanted.iter().any(|known| known.name == service.name) {
+            wanted.push(service);
+        }
+    }
+    if wanted.is_empty() {
+        wanted.extend(&SERVICES);
+    }
+    Ok(wanted)
 }
 
 /// Returns when one of the signals arrives or standard input ends.
@@ -97,4 +121,24 @@ fn wait_for_end(signals: SigSet) {
     });
     // An error would mean that both threads are gone; ending is right then, too.
     end.recv().ok();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Vec<&'static str> {
+        let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        parse(&arguments).unwrap().iter().map(|service| service.name).collect()
+    }
+
+    #[test]
+    fn no_name_means_every_service() {
+        assert_eq!(parsed("").len(), SERVICES.len());
+    }
+
+    #[test]
+    fn a_service_that_is_named_twice_starts_once() {
+        assert_eq!(parsed("redis postgres redis"), ["redis", "postgres"]);
+    }
 }

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use semel_testkit::servers::{Missing, Redis};
+
 use super::Verdict;
 use super::rust::FEATURES;
 use crate::process;
-use crate::services::{Guardian, SERVICES};
 
 /// A thousand connections in the test and twice as many in the proxy, with room.
 const OPEN_FILES: u64 = 4_096;
@@ -14,8 +15,10 @@ const OPEN_FILES: u64 = 4_096;
 const REQUIREMENTS: &str = "examples/flask-redis/requirements.txt";
 
 pub(super) fn run() -> Verdict {
-    if let Some(missing) = missing_server("redis") {
-        return missing;
+    if let Some(missing) = Redis::missing() {
+        let Missing { program, way } = missing;
+        let why = format!("`{program}` is not on PATH");
+        return Verdict::Skipped { why, way: way.to_owned() };
     }
     let venv = match venv() {
         Ok(venv) => venv,
@@ -31,7 +34,7 @@ pub(super) fn run() -> Verdict {
 }
 
 fn storm(venv: &Path) -> Result<(), String> {
-    let redis = Guardian::start("redis")?;
+    let redis = Redis::start().map_err(|error| error.to_string())?;
     let features = format!("{FEATURES},semel-cli/test-services");
     // The whole workspace, so that the crates built for the other tests are used again.
     let test = ["test", "--workspace", "--test", "flask_storm", "--features", &features];
@@ -40,15 +43,6 @@ fn storm(venv: &Path) -> Result<(), String> {
     let mut command = process::cargo(&[&test[..], &alone].concat());
     command.env("SEMEL_TEST_REDIS_URL", redis.url()).env("SEMEL_TEST_VENV", venv);
     process::run(&mut command)
-}
-
-fn missing_server(name: &str) -> Option<Verdict> {
-    let service = SERVICES.iter().find(|service| service.name == name)?;
-    if process::find(service.program).is_some() {
-        return None;
-    }
-    let why = format!("`{}` is not on PATH", service.program);
-    Some(Verdict::Skipped { why, way: service.way.to_owned() })
 }
 
 /// The virtual environment with the example's requirements, made when it is not there or made

@@ -19,6 +19,11 @@ const KEPT_OUT_OF_THE_ENGINE: [&str; 7] =
 /// librdkafka takes minutes to build: who may depend on it.
 const MAY_USE_RDKAFKA: [&str; 0] = [];
 
+/// Real servers and broken networks are for tests, so it is a dev-dependency everywhere else.
+const TESTKIT: &str = "semel-testkit";
+
+const MAY_USE_TESTKIT: [&str; 2] = ["semel-bench", "xtask"];
+
 /// Normal and build dependencies by package name.
 type Graph = BTreeMap<String, BTreeSet<String>>;
 
@@ -77,6 +82,11 @@ fn judge(members: &BTreeMap<String, String>, graph: &Graph) -> Vec<Violation> {
                 let way_out = "meet in `semel`, or in dev-dependencies";
                 add(format!("`{package}` depends on `{used}`"), rule, way_out);
             }
+        }
+        if direct.contains(TESTKIT) && !MAY_USE_TESTKIT.contains(&package.as_str()) {
+            let rule = "what is shipped contains nothing that only tests need";
+            let way_out = "make it a dev-dependency";
+            add(format!("`{package}` depends on `{TESTKIT}`"), rule, way_out);
         }
         if direct.contains("rdkafka") && !MAY_USE_RDKAFKA.contains(&package.as_str()) {
             let rule = "librdkafka stays in one crate";
@@ -159,6 +169,12 @@ mod tests {
             found,
             ["`semel` depends on `semel-http`", "`semel-http` depends on `semel-stores`"]
         );
+    }
+
+    #[test]
+    fn what_is_for_tests_is_not_shipped() {
+        let found = judged(&[("semel-cli", &["semel-testkit"])]);
+        assert_eq!(found, ["`semel-cli` depends on `semel-testkit`"]);
     }
 
     #[test]
