@@ -13,12 +13,18 @@ use super::options::RedisOptions;
 use super::script::Script;
 use crate::coalesce::{Bounds, Coalescer};
 
-/// One operation: its keys, its arguments, and when nobody waits for it any more.
+/// One operation: its keys and its arguments.
 #[derive(Clone, Debug)]
 pub(super) struct Op {
     pub(super) keys: Vec<String>,
     pub(super) arguments: Vec<Vec<u8>>,
-    pub(super) until: Timestamp,
+}
+
+/// One attempt at an operation, and how long it may stand in line.
+#[derive(Debug)]
+struct Attempt {
+    op: Op,
+    until: Timestamp,
 }
 
 /// What a script answered to one operation.
@@ -41,7 +47,7 @@ pub(super) enum What {
 
 /// Gathers operations of one kind into calls of one script.
 #[derive(Debug)]
-pub(super) struct Lane(Coalescer<Op, Result<Seen, Fault>>);
+pub(super) struct Lane(Coalescer<Attempt, Result<Seen, Fault>>);
 
 impl Lane {
     /// `common` stands in front of all arguments, behind the clock's offset.
@@ -61,7 +67,7 @@ impl Lane {
             bounds = Bounds { lanes: options.queue_max, batch_max: 1, ..bounds };
         }
         let (link, offset) = (Arc::clone(link), Arc::clone(&options.clock_offset));
-        Self(Coalescer::new(bounds, move |ops: Vec<Op>| {
+        Self(Coalescer::new(bounds, move |ops: Vec<Attempt>| {
             let (link, common) = (Arc::clone(&link), common.clone());
             let offset = offset_argument(&offset);
             Box::pin(async move {
@@ -75,7 +81,8 @@ impl Lane {
     /// Runs one operation, again and again while that may help.
     pub(super) async fn submit(&self, op: Op, patience: &mut Patience<'_>) -> Result<Seen, Error> {
         loop {
-            match self.0.submit(op.clone()).await.map_err(|error| patience.mark(error))? {
+            let attempt = Attempt { op: op.clone(), until: patience.attempt_until() };
+            match self.0.submit(attempt).await.map_err(|error| patience.mark(error))? {
                 Ok(seen) => return Ok(seen),
                 Err(fault) => patience.after(fault).await?,
             }
@@ -92,25 +99,22 @@ async fn run(
     link: &Link,
     script: &Script,
     common: &[Vec<u8>],
-    ops: Vec<Op>,
+    attempts: Vec<Attempt>,
 ) -> Vec<Result<Seen, Fault>> {
     let now = link.now();
     let (mut keys, mut arguments) = (Vec::new(), Vec::from(common));
-    let mut is_late = Vec::with_capacity(ops.len());
-    for op in ops {
+    let mut is_late = Vec::with_capacity(attempts.len());
+    for Attempt { op, until } in attempts {
         // It queued for too long behind a server that hangs; a later answer helps nobody.
-        is_late.push(op.until <= now);
-        if op.until > now {
+        is_late.push(until <= now);
+        if until > now {
             keys.extend(op.keys);
             arguments.extend(op.arguments);
         }
     }
     let mut answers = match keys.is_empty() {
         true => Ok(Vec::new().into_iter()),
-        false => match link.run(script, &keys, &arguments).await {
-            Ok(answer) => parse(answer).map(Vec::into_iter),
-            Err(fault) => Err(fault),
-        },
+        false => ask(link, script, &keys, &arguments).await.map(Vec::into_iter),
     };
     let next = |late| match (late, &mut answers) {
         (true, _) => {
@@ -123,6 +127,22 @@ async fn run(
         (false, Err(fault)) => Err(fault.clone()),
     };
     is_late.into_iter().map(next).collect()
+}
+
+/// Asks once for several operations of one script.
+pub(super) async fn ask(
+    link: &Link,
+    script: &Script,
+    keys: &[String],
+    arguments: &[Vec<u8>],
+) -> Result<Vec<Result<Seen, Fault>>, Fault> {
+    let (answer, number) = link.run_on_wire(script, keys, arguments).await?;
+    let answers = parse(answer)?;
+    // A former primary reads for us and refuses only the writes of a script.
+    if answers.iter().any(|it| it.as_ref().is_err_and(|fault| fault.spoils_connection)) {
+        link.leave(number);
+    }
+    Ok(answers)
 }
 
 /// The time, then one answer for each operation.

@@ -11,7 +11,7 @@ use semel::{Clock, Error, ErrorKind, Timestamp};
 
 use super::address::Address;
 use super::connect::Connector;
-use super::facts;
+use super::facts::{self, RedisFacts};
 use super::fault::Fault;
 use super::meta::Meta;
 use super::options::RedisOptions;
@@ -106,14 +106,7 @@ impl Link {
 
     /// Sends a command once.
     pub(super) async fn ask(&self, command: &Cmd) -> Result<Value, Fault> {
-        let (number, mut wire) = self.wire().await?;
-        wire.ask(command).await.map_err(|error| {
-            let fault = Fault::of(&error);
-            if fault.spoils_connection && wire.is_spoilt_by(&error) {
-                self.leave(number);
-            }
-            fault
-        })
+        self.ask_on_wire(command).await.map(|(answer, _)| answer)
     }
 
     /// Runs a script once; whole if the server does not know it (any more).
@@ -123,13 +116,39 @@ impl Link {
         keys: &[impl AsRef<str> + Sync],
         arguments: &[impl AsRef<[u8]> + Sync],
     ) -> Result<Value, Fault> {
-        let answer = self.ask(&script.command(false, keys, arguments)).await;
+        self.run_on_wire(script, keys, arguments).await.map(|(answer, _)| answer)
+    }
+
+    /// The same, and on which connection; see [`Self::leave`].
+    pub(super) async fn run_on_wire(
+        &self,
+        script: &Script,
+        keys: &[impl AsRef<str> + Sync],
+        arguments: &[impl AsRef<[u8]> + Sync],
+    ) -> Result<(Value, u64), Fault> {
+        let answer = self.ask_on_wire(&script.command(false, keys, arguments)).await;
         match answer {
             Err(fault) if fault.is_unknown_script => {
-                self.ask(&script.command(true, keys, arguments)).await
+                self.ask_on_wire(&script.command(true, keys, arguments)).await
             }
             answer => answer,
         }
+    }
+
+    async fn ask_on_wire(&self, command: &Cmd) -> Result<(Value, u64), Fault> {
+        let (number, mut wire) = self.wire().await?;
+        let answer = wire.ask(command).await;
+        let answer = answer.map_err(|error| self.judge(number, &wire, &error))?;
+        Ok((answer, number))
+    }
+
+    /// What a failure on a connection means; gives the connection up if that is needed.
+    fn judge(&self, number: u64, wire: &Wire, error: &RedisError) -> Fault {
+        let fault = Fault::of(error);
+        if fault.spoils_connection && wire.is_spoilt_by(error) {
+            self.leave(number);
+        }
+        fault
     }
 
     /// Runs a script, again and again while that may help.
@@ -170,15 +189,15 @@ impl Link {
         let mut patience = self.patience();
         loop {
             let looked = match self.wire().await {
-                Ok((_, mut wire)) => {
+                Ok((number, mut wire)) => {
                     let answers = wire.ask_primaries(&redis::cmd("PING")).await;
-                    answers.map_err(|error| Fault::of(&error))
+                    answers.map_err(|error| self.judge(number, &wire, &error))
                 }
                 Err(fault) => Err(fault),
             };
             match looked {
                 Ok(answers) => return Ok(answers.into_iter().map(|(node, _)| node).collect()),
-                Err(fault) => patience.after(fault).await?,
+                Err(fault) => patience.after(fault.of_a_question()).await?,
             }
         }
     }
@@ -190,19 +209,38 @@ impl Link {
         command: &Cmd,
     ) -> Result<Value, Error> {
         let mut patience = self.patience();
-        if node.is_empty() {
-            return self.ask_patiently(command, &mut patience).await;
-        }
         loop {
             let answer = match self.wire().await {
-                Ok((_, mut wire)) => {
+                Ok((number, mut wire)) => {
                     let answer = wire.ask_node(node, command.clone()).await;
-                    answer.map_err(|error| Fault::of(&error))
+                    answer.map_err(|error| self.judge(number, &wire, &error))
                 }
                 Err(fault) => Err(fault),
             };
             match answer {
                 Ok(answer) => return Ok(answer),
+                Err(fault) => patience.after(fault.of_a_question()).await?,
+            }
+        }
+    }
+
+    /// Asks the server for its facts, again and again while that may help.
+    pub(super) async fn facts(&self) -> Result<RedisFacts, Error> {
+        let mut patience = self.patience();
+        loop {
+            let looked = match self.wire().await {
+                Ok((number, mut wire)) => {
+                    let looked = facts::look(&mut wire, self).await;
+                    looked.inspect_err(|fault| {
+                        if fault.spoils_connection {
+                            self.leave(number);
+                        }
+                    })
+                }
+                Err(fault) => Err(fault),
+            };
+            match looked {
+                Ok(facts) => return Ok(facts),
                 Err(fault) => patience.after(fault.of_a_question()).await?,
             }
         }
@@ -231,7 +269,8 @@ impl Link {
         seat.wire.clone().map(|wire| (seat.number, wire))
     }
 
-    fn leave(&self, number: u64) {
+    /// Gives a connection up: the next call makes a new one.
+    pub(super) fn leave(&self, number: u64) {
         let mut seat = self.seat();
         if seat.number == number {
             seat.wire = None;
@@ -279,7 +318,7 @@ const PAUSE_MS_MAX: u64 = 320;
 #[derive(Debug)]
 pub(super) struct Patience<'a> {
     link: &'a Link,
-    pub(super) until: Timestamp,
+    until: Timestamp,
     pause_ms: u64,
     /// An earlier attempt may have had its effect.
     pub(super) maybe_done: bool,
@@ -297,6 +336,11 @@ impl Patience<'_> {
         self.pause_ms = (self.pause_ms * 2).min(PAUSE_MS_MAX);
         self.link.clock.sleep(pause).await;
         Ok(())
+    }
+
+    /// How long an attempt that begins now may stand in line.
+    pub(super) fn attempt_until(&self) -> Timestamp {
+        self.link.clock.now().after(self.link.answer_timeout).max(self.until)
     }
 
     /// A write was overtaken by another one. That is no fault, but it has to end as well.

@@ -25,7 +25,7 @@
 //! | setting | a crash of the process | a crash of the machine | a failover to a replica |
 //! |---|---|---|---|
 //! | `appendonly no` | all since the last snapshot | all since the last snapshot | what had not been replicated |
-//! | `appendonly yes`, `appendfsync everysec` | nothing | about the last second | what had not been replicated |
+//! | `appendonly yes`, `appendfsync everysec` | nothing; up to two seconds while the disk is slow | one or two seconds | what had not been replicated |
 //! | `appendonly yes`, `appendfsync always` | nothing | nothing | what had not been replicated |
 //!
 //! Only the last row makes [`Capabilities::durable`] true, and replication stays asynchronous
@@ -194,23 +194,6 @@ impl RedisStore {
     /// become one that records are not safe on.
     pub async fn facts(&self) -> Result<RedisFacts, Error> {
         within(&self.runtime, self.link.facts()).await
-    }
-}
-
-impl Link {
-    /// Asks the server for its facts, over and over while it is starting or failing over.
-    async fn facts(&self) -> Result<RedisFacts, Error> {
-        let mut patience = self.patience();
-        loop {
-            let looked = match self.wire().await {
-                Ok((_, mut wire)) => facts::look(&mut wire, self).await,
-                Err(fault) => Err(fault),
-            };
-            match looked {
-                Ok(facts) => return Ok(facts),
-                Err(fault) => patience.after(fault.of_a_question()).await?,
-            }
-        }
     }
 }
 

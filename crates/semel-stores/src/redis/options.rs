@@ -79,8 +79,8 @@ impl RedisOptions {
     }
 
     /// How long an operation is tried again when the server is gone, starting or failing over.
-    /// Default 5 s, at most an hour. No attempt begins after it, so an operation ends at the latest
-    /// one `connect_timeout` and one `response_timeout` later.
+    /// Default 5 s, at most an hour; zero tries once. No attempt begins after it, so an operation
+    /// ends at the latest two times `connect_timeout` and `response_timeout` later.
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience.min(Duration::from_secs(3600));
         self

@@ -10,7 +10,7 @@ use semel::{Error, Fence, Record, RecordId, State, Timestamp, envelope};
 use super::RedisStore;
 use super::audit;
 use super::fault::Fault;
-use super::lane::{Op, Seen, What, offset_argument, parse};
+use super::lane::{self, Op, Seen, What, offset_argument};
 use super::link::Patience;
 use super::names::Places;
 use super::script;
@@ -52,7 +52,6 @@ impl RedisStore {
                 insert_before(request).to_string().into_bytes(),
                 wire::names(&request.id, &record),
             ],
-            until: patience.until,
         };
         let seen = self.claims.submit(op, &mut patience).await?;
         if let What::Done(counter) = seen.what {
@@ -89,7 +88,6 @@ impl RedisStore {
             let op = Op {
                 keys: vec![places.record.clone(), places.open.clone()],
                 arguments: vec![wire::fence_bytes(&request.fence).to_vec(), millis(request.lease)],
-                until: patience.until,
             };
             self.renewals.submit(op, &mut patience).await?
         };
@@ -110,7 +108,6 @@ impl RedisStore {
                 millis(request.retention),
                 wire::bounded(envelope::seal_outcome(&request.outcome))?,
             ],
-            until: patience.until,
         };
         let seen = self.completions.submit(op, &mut patience).await?;
         if let What::Done(expires_at) = seen.what {
@@ -129,7 +126,6 @@ impl RedisStore {
                 let op = Op {
                     keys: vec![places.record.clone(), places.open.clone()],
                     arguments: vec![wire::fence_bytes(&request.fence).to_vec()],
-                    until: patience.until,
                 };
                 self.releases.submit(op, &mut patience).await?
             }
@@ -161,10 +157,10 @@ impl RedisStore {
     /// Reads the record and the time.
     async fn look(&self, places: &Places, patience: &mut Patience<'_>) -> Result<Seen, Error> {
         let arguments = [offset_argument(&self.options.clock_offset), Vec::new()];
-        let keys = [&places.record];
+        let keys = [places.record.clone()];
         loop {
-            let answer = self.link.run(&script::READ, &keys, &arguments).await;
-            let seen = answer.and_then(parse).and_then(|mut seen| {
+            let answers = lane::ask(&self.link, &script::READ, &keys, &arguments).await;
+            let seen = answers.and_then(|mut seen| {
                 seen.pop().unwrap_or_else(|| Err(Fault::unexpected("too few answers")))
             });
             match seen {

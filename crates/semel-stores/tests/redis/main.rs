@@ -4,10 +4,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 #![allow(clippy::disallowed_methods, reason = "real threads stand for other executors")]
 
+mod clusters;
 mod damage;
+mod facts;
 mod faults;
 mod golden;
 mod refusals;
+mod sentinels;
 mod suite;
 mod support;
 mod waiters;
