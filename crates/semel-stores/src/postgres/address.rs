@@ -15,7 +15,7 @@ pub(super) struct Address {
     pub(super) config: Config,
     pub(super) trust: Trust,
     pub(super) schema: Option<String>,
-    pub(super) listen: Option<bool>,
+    pub(super) pooler: Option<bool>,
     pub(super) pool: Option<usize>,
     /// `host:port/database`, without secrets.
     pub(super) place: String,
@@ -59,8 +59,8 @@ impl Address {
             (root, _) => Trust::Roots(root),
         };
         let place = place(&config);
-        let Own { schema, listen, pool, .. } = own;
-        Ok(Self { config, trust, schema, listen, pool, place })
+        let Own { schema, pooler, pool, .. } = own;
+        Ok(Self { config, trust, schema, pooler, pool, place })
     }
 }
 
@@ -70,7 +70,7 @@ struct Own {
     verifies: bool,
     root: Option<PathBuf>,
     schema: Option<String>,
-    listen: Option<bool>,
+    pooler: Option<bool>,
     pool: Option<usize>,
 }
 
@@ -86,10 +86,10 @@ impl Own {
             }
             ("sslrootcert", path) => self.root = Some(PathBuf::from(path)),
             ("schema", schema) => self.schema = Some(schema.to_owned()),
-            ("listen", "true") => self.listen = Some(true),
-            ("listen", "false") => self.listen = Some(false),
-            ("listen", other) => {
-                return Err(invalid(format!("`listen={other}` must be true or false")));
+            ("pooler", "none") => self.pooler = Some(false),
+            ("pooler", "transaction") => self.pooler = Some(true),
+            ("pooler", other) => {
+                return Err(invalid(format!("`pooler={other}` must be none or transaction")));
             }
             ("pool", size) => {
                 let size = size.parse().ok().filter(|size| (2..=1000).contains(size));
@@ -128,12 +128,12 @@ mod tests {
     #[test]
     fn the_drivers_words_and_ours_are_told_apart() {
         let url = "postgres://u:p%40ss@db1:5433,db2/shop?target_session_attrs=read-write\
-                   &sslmode=verify-full&schema=s&listen=false&pool=12";
+                   &sslmode=verify-full&schema=s&pooler=transaction&pool=12";
         let address = Address::parse(url).unwrap();
         assert_eq!(address.place, "db1:5433,db2:5432/shop");
         assert_eq!(address.config.get_password(), Some(&b"p@ss"[..]));
         assert_eq!(address.trust, Trust::Roots(None));
-        assert_eq!((address.schema.as_deref(), address.listen, address.pool), (Some("s"), Some(false), Some(12)));
+        assert_eq!((address.schema.as_deref(), address.pooler, address.pool), (Some("s"), Some(true), Some(12)));
     }
 
     #[test]
@@ -142,7 +142,7 @@ mod tests {
             "postgres://u:secret@h:99999999/d",
             "postgres://u:secret@h/d?nonsense=1",
             "postgres://u:secret@h/d?pool=1",
-            "postgres://u:secret@h/d?listen=maybe",
+            "postgres://u:secret@h/d?pooler=maybe",
             "postgres://u:secret@h",
             "postgres://",
             "mysql://u:secret@h/d",

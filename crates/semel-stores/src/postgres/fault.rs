@@ -179,6 +179,10 @@ fn explain_state(state: &SqlState, said: &str, place: &str) -> String {
             "the store {place} gave up waiting ({said}); look for long transactions on its tables \
              and at statement_timeout"
         ),
+        _ if said.contains("startup parameter") => format!(
+            "a pooler before the store {place} refuses our settings ({said}); add \
+             `pooler=transaction` to the store's URL"
+        ),
         _ => format!("the store {place} failed: {said} (SQLSTATE {code})"),
     }
 }

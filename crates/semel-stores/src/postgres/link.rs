@@ -15,8 +15,7 @@ use super::fault::Fault;
 use super::partitions::Partitions;
 use super::schema::Schema;
 
-/// Parameters of a statement with their types. Statements are never prepared under a name: a
-/// pooler that hands out another connection for every transaction would not know it.
+/// Parameters of a statement with their types.
 pub(super) type Parameters<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
 
 /// The first pause before a call is tried again; doubled up to [`PAUSE_MAX`].
@@ -29,6 +28,8 @@ pub(super) struct Link {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) schema: Schema,
     pub(super) partitions: Partitions,
+    /// Whether a connection is a session: no pooler of transactions in between.
+    pub(super) is_direct: bool,
     /// `host:port/database`, for messages.
     pub(super) place: String,
     pub(super) response_timeout: Duration,
@@ -39,9 +40,27 @@ impl Link {
     /// Sends one statement and waits for its answer, but not for ever.
     pub(super) async fn call(&self, sql: &str, values: Parameters<'_>) -> Result<Vec<Row>, Fault> {
         let mut lent = self.lend().await?;
-        let answer = self.answer_of(lent.client()?.query_typed(sql, values)).await;
+        let answer = self.answer_of(self.query(&lent, sql, values)).await;
         lent.settle(&answer);
         answer
+    }
+
+    /// Prepared under a name only in a session of our own: behind a pooler the next call may meet
+    /// another one, which does not know the name.
+    async fn query(
+        &self,
+        lent: &Lent,
+        sql: &str,
+        values: Parameters<'_>,
+    ) -> Result<Vec<Row>, tokio_postgres::Error> {
+        let Some(client) = &lent.object else { return Ok(Vec::new()) };
+        if !self.is_direct {
+            return client.query_typed(sql, values).await;
+        }
+        let types: Vec<Type> = values.iter().map(|(_, kind)| kind.clone()).collect();
+        let statement = client.prepare_typed_cached(sql, &types).await?;
+        let values: Vec<_> = values.iter().map(|(value, _)| *value).collect();
+        client.query(&statement, &values).await
     }
 
     /// A statement whose only parameters are the names of a record.

@@ -148,7 +148,7 @@ async fn listen(shared: Arc<Shared>) {
             Ok(()) => {
                 tracing::info!(
                     "waiters poll the store: its notifications do not arrive, probably because \
-                     of a transaction pooler; `listen=false` says so at once"
+                     of a transaction pooler; `pooler=transaction` says so at once"
                 );
                 return;
             }

@@ -29,9 +29,9 @@
 //!
 //! # What it needs
 //!
-//! Tables and functions in a schema of their own (`semel`), made by [`migrate`]. Statements are
-//! never prepared under a name, so a transaction-pooling pgbouncer may stand in between; say
-//! `listen=false` then, because notifications need a session.
+//! Tables and functions in a schema of their own (`semel`), made by [`migrate`]. A pgbouncer may
+//! stand in between; one that pools transactions must be named (`pooler=transaction`), because
+//! prepared statements, settings and notifications need a session.
 //!
 //! # URL
 //!
@@ -43,7 +43,7 @@
 //! |---|---|---|
 //! | `schema` | where the tables are | `semel` |
 //! | `pool` | connections for the store's own calls, 2 to 1000 | 8 |
-//! | `listen` | whether waiters are woken by LISTEN/NOTIFY | `true` |
+//! | `pooler` | `transaction` behind a pooler of transactions | `none` |
 //! | `sslmode` | `disable`, `prefer`, `require`, `verify-full` | `prefer` |
 //! | `sslrootcert` | PEM file of the authorities to trust; verifies in every mode | the system's |
 
@@ -68,7 +68,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime, Timeouts};
+use deadpool_postgres::{
+    Manager, ManagerConfig, Pool, QueueMode, RecyclingMethod, Runtime, Timeouts,
+};
 use semel::store::{
     AuditEntry, ClaimRequest, Claimed, Completion, Counts, Filter, Release, Renewal, Summary,
 };
@@ -91,6 +93,11 @@ use crate::coalesce::Bounds;
 /// After so many rounds in which somebody else was writing the row, a claim is told "in flight".
 const ROUNDS_MAX: u32 = 4;
 
+/// Settings of our sessions. The plans are the same for every batch, and always go by an index:
+/// a table that was small when a plan was made may have grown.
+const SESSION: &str = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c jit=off \
+                       -c lock_timeout=1s -c default_transaction_isolation=read\\ committed";
+
 /// What a claim hears about the lease of a record that is being written.
 const MOMENT: Duration = Duration::from_millis(50);
 
@@ -105,7 +112,7 @@ pub struct PostgresOptions {
     queue_max: usize,
     response_timeout: Duration,
     schema: String,
-    listen: bool,
+    pooler: bool,
     transactions_max: usize,
     clock: Arc<dyn Clock>,
 }
@@ -120,7 +127,7 @@ impl Default for PostgresOptions {
             queue_max: 4096,
             response_timeout: Duration::from_secs(2),
             schema: "semel".to_owned(),
-            listen: true,
+            pooler: false,
             transactions_max: 16,
             clock: Arc::new(SystemClock),
         }
@@ -173,10 +180,11 @@ impl PostgresOptions {
         self
     }
 
-    /// Whether waiters are woken by LISTEN/NOTIFY, which takes one more connection once somebody
-    /// waits. Default: yes. Behind a transaction pooler they can only look again and again.
-    pub fn listen(mut self, listen: bool) -> Self {
-        self.listen = listen;
+    /// Whether a pooler stands in between that hands out another connection for every transaction
+    /// (pgbouncer with `pool_mode=transaction`). Default: no. Behind one, statements are planned
+    /// anew each time, and waiters look again and again, because notifications need a session.
+    pub fn transaction_pooler(mut self, transaction_pooler: bool) -> Self {
+        self.pooler = transaction_pooler;
         self
     }
 
@@ -207,7 +215,7 @@ impl PostgresOptions {
     pub(self) fn link(mut self, url: &str) -> Result<(Self, Address, Arc<Link>), Error> {
         let address = Address::parse(url)?;
         self.schema = address.schema.clone().unwrap_or(self.schema);
-        self.listen = address.listen.unwrap_or(self.listen);
+        self.pooler = address.pooler.unwrap_or(self.pooler);
         self.pool = address.pool.unwrap_or(self.pool);
         let link = self.link_to(&address, self.pool)?;
         Ok((self, address, link))
@@ -216,12 +224,18 @@ impl PostgresOptions {
     fn link_to(&self, address: &Address, size: usize) -> Result<Arc<Link>, Error> {
         let mut config = address.config.clone();
         config.connect_timeout(self.connect_timeout);
+        if !self.pooler {
+            let given = config.get_options().unwrap_or_default();
+            config.options(format!("{given} {SESSION}"));
+        }
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let manager = Manager::from_config(config, tls::connector(&address.trust)?, recycling);
         let (wait, make) = (Some(self.patience), Some(self.connect_timeout));
         let timeouts = Timeouts { wait, create: make, recycle: make };
         let pool = Pool::builder(manager)
             .max_size(size)
+            // The server keeps plans for each connection: the one used last is the quickest.
+            .queue_mode(QueueMode::Lifo)
             .runtime(Runtime::Tokio1)
             .timeouts(timeouts)
             .build()
@@ -232,6 +246,7 @@ impl PostgresOptions {
             schema: Schema::new(&self.schema)?,
             partitions: partitions::Partitions::default(),
             place: address.place.clone(),
+            is_direct: !self.pooler,
             response_timeout: self.response_timeout,
             patience: self.patience,
         }))
@@ -276,7 +291,7 @@ impl PostgresStore {
         let (batch_max, queue_max) = (options.batch_max, options.queue_max);
         let batches = Batches::new(&link, Bounds { lanes, batch_max, queue_max });
         let transactions = options.link_to(&address, options.transactions_max)?;
-        let listener = options.listen.then(|| Listener::new(address, Arc::clone(&link)));
+        let listener = (!options.pooler).then(|| Listener::new(address, Arc::clone(&link)));
         Ok(Self { link, batches, transactions, listener, secret })
     }
 

@@ -24,7 +24,7 @@ fn the_postgres_store_passes_the_suite() {
 fn a_store_that_sends_every_operation_by_itself_passes_the_suite() {
     block_on(async {
         let Some(url) = url() else { return };
-        let options = PostgresOptions::default().batch_max(1).pool(2).listen(false);
+        let options = PostgresOptions::default().batch_max(1).pool(2).transaction_pooler(true);
         let report = conformance::run(&Place::at(&url, options).await).await;
         assert!(report.failed.is_empty(), "{report}");
     });

@@ -108,13 +108,17 @@ BEGIN
     FOR bucket IN first .. first + 1 LOOP
         name := format('done_%s_%s', class, bucket);
         CONTINUE WHEN to_regclass(format('semel.%I', name)) IS NOT NULL;
+        -- One at a time, so that two of them do not wait for each other's locks.
         PERFORM pg_advisory_xact_lock(hashtextextended('semel.done', 0));
-        CONTINUE WHEN to_regclass(format('semel.%I', name)) IS NOT NULL;
-        EXECUTE format('CREATE TABLE semel.%I (LIKE semel.%I)', name, 'done_' || class);
-        EXECUTE format(
-            'ALTER TABLE semel.%I ATTACH PARTITION semel.%I FOR VALUES FROM (%s) TO (%s)',
-            'done_' || class, name, bucket * width, (bucket + 1) * width
-        );
+        BEGIN
+            EXECUTE format('CREATE TABLE semel.%I (LIKE semel.%I)', name, 'done_' || class);
+            EXECUTE format(
+                'ALTER TABLE semel.%I ATTACH PARTITION semel.%I FOR VALUES FROM (%s) TO (%s)',
+                'done_' || class, name, bucket * width, (bucket + 1) * width
+            );
+        EXCEPTION WHEN duplicate_table THEN
+            NULL; -- Somebody was faster.
+        END;
     END LOOP;
     RETURN (first + 2) * width - ends;
 END
@@ -168,14 +172,13 @@ CREATE FUNCTION semel.claim(
     fingerprint bytea, attempts integer, lost_leases integer, created_at bigint, updated_at bigint,
     deadline bigint, since bigint, hold_cause text, hold_detail text, steps bytea, outcome bytea
 ) LANGUAGE plpgsql VOLATILE
-SET lock_timeout = '1s' SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-SET plan_cache_mode = force_generic_plan SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
-    moment bigint := semel.clock();
-    many   bigint;
-    drawn  bigint;
+    moment   bigint := semel.clock();
+    made     bigint;
+    doubtful tid[];
+    doubles  tid[];
 BEGIN
     -- Under a stricter isolation every statement below would see the same moment of the past, and
     -- a record that was finished since then would be overlooked.
@@ -198,40 +201,49 @@ BEGIN
             keys, tenants, operations, fingerprints, effects, nonces, leases, insert_until
         ) AS a (key, tenant, operation, fingerprint, effect, nonce, lease, insert_until)
         WHERE a.insert_until > moment
-            AND NOT EXISTS (
-                SELECT FROM semel.open AS o
+            AND (
+                SELECT 1 FROM semel.open AS o
                 WHERE o.key = a.key AND o.tenant = a.tenant AND o.operation = a.operation
-            )
-            AND NOT EXISTS (
-                SELECT FROM semel.done AS d
+            ) IS NULL
+            AND (
+                SELECT 1 FROM semel.done AS d
                 WHERE d.key = a.key AND d.tenant = a.tenant AND d.operation = a.operation
                     AND d.expires_at > moment
-            )
+                LIMIT 1
+            ) IS NULL
         -- Always in the same order, so that two batches cannot wait for each other.
         ORDER BY a.key, a.tenant, a.operation
         ON CONFLICT DO NOTHING
-        RETURNING o.counter
+        -- A number that was drawn by somebody else before this row had its place may have been
+        -- used for the same key and forgotten meanwhile. Then this row needs a higher one.
+        RETURNING o.ctid AS row, o.counter < pg_sequence_last_value('semel.fence') AS is_doubtful
     )
-    SELECT count(*), max(m.counter) FROM made AS m INTO many, drawn;
+    SELECT count(*), array_agg(m.row) FILTER (WHERE m.is_doubtful) FROM made AS m
+    INTO made, doubtful;
 
-    IF many > 0 THEN
+    IF doubtful IS NOT NULL THEN
+        UPDATE semel.open AS o SET counter = nextval('semel.fence') WHERE o.ctid = ANY (doubtful);
+    END IF;
+
+    IF made > 0 THEN
         -- A key that was claimed and finished between the look and the insertion is finished.
-        DELETE FROM semel.open AS o
-        USING unnest(keys, tenants, operations, nonces) AS a (key, tenant, operation, nonce)
-        WHERE o.key = a.key AND o.tenant = a.tenant AND o.operation = a.operation
-            AND o.nonce = a.nonce AND o.xmin = pg_current_xact_id()::xid
-            AND EXISTS (
-                SELECT FROM semel.done AS d
-                WHERE d.key = a.key AND d.tenant = a.tenant AND d.operation = a.operation
-                    AND d.expires_at > moment
-            );
-        -- An insertion that had to wait may hold a number that is lower than one which was drawn,
-        -- used and forgotten meanwhile. Now that the places are ours, later numbers are higher.
-        IF (SELECT f.last_value FROM semel.fence AS f) > drawn THEN
-            UPDATE semel.open AS o SET counter = nextval('semel.fence')
-            FROM unnest(keys, tenants, operations, nonces) AS a (key, tenant, operation, nonce)
+        SELECT array_agg(o.ctid)
+        FROM unnest(keys, tenants, operations, nonces) AS a (key, tenant, operation, nonce)
+        CROSS JOIN LATERAL (
+            SELECT 1 FROM semel.done AS d
+            WHERE d.key = a.key AND d.tenant = a.tenant AND d.operation = a.operation
+                AND d.expires_at > moment
+            LIMIT 1
+        ) AS d
+        CROSS JOIN LATERAL (
+            SELECT o.ctid FROM semel.open AS o
             WHERE o.key = a.key AND o.tenant = a.tenant AND o.operation = a.operation
-                AND o.nonce = a.nonce AND o.xmin = pg_current_xact_id()::xid;
+                AND o.nonce = a.nonce AND o.xmin = pg_current_xact_id()::xid
+            LIMIT 1
+        ) AS o
+        INTO doubles;
+        IF doubles IS NOT NULL THEN
+            DELETE FROM semel.open AS o WHERE o.ctid = ANY (doubles);
         END IF;
     END IF;
 
@@ -243,8 +255,11 @@ BEGIN
         coalesce(o.updated_at, d.completed_at), coalesce(o.deadline, d.expires_at),
         coalesce(o.since, d.completed_at), o.hold_cause, o.hold_detail, o.steps, d.outcome
     FROM unnest(keys, tenants, operations) WITH ORDINALITY AS a (key, tenant, operation, place)
-    LEFT JOIN semel.open AS o
-        ON o.key = a.key AND o.tenant = a.tenant AND o.operation = a.operation
+    LEFT JOIN LATERAL (
+        SELECT * FROM semel.open AS o
+        WHERE o.key = a.key AND o.tenant = a.tenant AND o.operation = a.operation
+        LIMIT 1
+    ) AS o ON true
     LEFT JOIN LATERAL (
         SELECT 'completed' AS state, f.*
         FROM semel.done AS f
@@ -261,8 +276,6 @@ CREATE FUNCTION semel.complete(
     keys text[], tenants text[], operations text[], counters bigint[], nonces bytea[],
     retentions bigint[], outcomes bytea[]
 ) RETURNS TABLE (place bigint, expires_at bigint) LANGUAGE plpgsql VOLATILE
-SET lock_timeout = '1s' SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-SET plan_cache_mode = force_generic_plan SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -305,8 +318,6 @@ CREATE FUNCTION semel.renew(
     keys text[], tenants text[], operations text[], counters bigint[], nonces bytea[],
     leases bigint[]
 ) RETURNS TABLE (place bigint, deadline bigint) LANGUAGE plpgsql VOLATILE
-SET lock_timeout = '1s' SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-SET plan_cache_mode = force_generic_plan SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
