@@ -92,6 +92,9 @@ fn a_postgres_with_tls_can_be_verified_and_refuses_plain_text() -> Story {
     assert!(!psql("disable")?.status.success());
     // Copying it and pooling for it go through TLS as well.
     assert_eq!(postgres.replica()?.sql("SELECT pg_is_in_recovery()")?, "t");
+    if !skips(PgBouncer::missing()) {
+        assert_eq!(PgBouncer::start(&postgres)?.sql("SELECT 7")?, "7");
+    }
     Ok(())
 }
 
