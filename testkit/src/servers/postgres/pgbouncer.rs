@@ -62,6 +62,8 @@ impl PgBouncer {
                 ("auth_file", &*users),
                 ("admin_users", NAME),
                 ("pool_mode", "transaction"),
+                // Releases differ in what they do by themselves.
+                ("server_tls_sslmode", "prefer"),
                 ("default_pool_size", "20"),
                 ("max_client_conn", "1000"),
                 // Drivers set it as they connect; it changes nothing that could leak.
