@@ -107,8 +107,8 @@ impl Fault {
             Self::Exhausted => Error::new(
                 ErrorKind::Unavailable,
                 format!(
-                    "all connections to the store {place} are in use for longer than `patience`; \
-                     the server is slow, or `pool` is too small"
+                    "all connections to the store {place} stay in use; the server is slow, or \
+                     there are too few (`pool`, and `transactions_max` for handlers)"
                 ),
             ),
             Self::Silent => Error::new(

@@ -230,7 +230,9 @@ impl PostgresOptions {
         }
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let manager = Manager::from_config(config, tls::connector(&address.trust)?, recycling);
-        let (wait, make) = (Some(self.patience), Some(self.connect_timeout));
+        // Before `patience` is over, so that the error can say what was waited for.
+        let wait = Some(self.response_timeout.min(self.patience / 2));
+        let make = Some(self.connect_timeout);
         let timeouts = Timeouts { wait, create: make, recycle: make };
         let pool = Pool::builder(manager)
             .max_size(size)

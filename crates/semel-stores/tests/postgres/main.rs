@@ -9,5 +9,10 @@
     reason = "a test may panic, print and watch real processes"
 )]
 
+mod forgetting;
+mod mistakes;
+mod network;
+mod processes;
 mod suite;
 mod support;
+mod transactions;
