@@ -11,6 +11,8 @@
 
 #[cfg(any(feature = "postgres", feature = "redis"))]
 mod coalesce;
+#[cfg(feature = "replay-cache")]
+mod replays;
 mod url;
 
 #[cfg(feature = "postgres")]
@@ -20,4 +22,6 @@ pub mod redis;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
+#[cfg(feature = "replay-cache")]
+pub use replays::ReplayCache;
 pub use url::{Kind, Opened, Purpose, check, open};

@@ -229,6 +229,16 @@ pub(crate) struct Limits {
     #[arg(long, value_name = "N", env = "SEMEL_UPSTREAM_IN_FLIGHT_MAX", default_value = "1024")]
     pub(crate) upstream_in_flight_max: usize,
 
+    /// Memory for answers that were replayed a moment ago, in bytes; they are replayed again
+    /// without asking the store. 0 asks it every time
+    #[arg(long, value_name = "BYTES", env = "SEMEL_REPLAY_CACHE", default_value = "0")]
+    pub(crate) replay_cache: u64,
+
+    /// How long such an answer is remembered, also when an operator purges its record
+    #[arg(long, value_name = "DUR", env = "SEMEL_REPLAY_CACHE_AGE", default_value = "5s")]
+    #[arg(value_parser = parse_duration)]
+    pub(crate) replay_cache_age: Duration,
+
     /// Unused connections to the upstream that are kept
     #[arg(long, value_name = "N", env = "SEMEL_UPSTREAM_IDLE_MAX", default_value = "256")]
     pub(crate) upstream_idle_max: usize,

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use semel::Inspect;
-use semel_stores::{Opened, Purpose};
+use semel_stores::{Opened, Purpose, ReplayCache};
 use tokio::net::{TcpListener, TcpStream, lookup_host};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -94,6 +94,7 @@ async fn serve(arguments: Arguments) -> Result<(), Failure> {
     let Opened { store, fingerprint_key, .. } =
         semel_stores::open(&arguments.store.url()?, Purpose::Serve).await?;
     let secret = build::secret(&arguments)?.unwrap_or(fingerprint_key);
+    let store = remembering(store, &arguments);
     let proxy = build::proxy(&arguments, Arc::clone(&store), secret)?;
     let mut stop = Stop::new()?;
     let draining = Arc::new(AtomicBool::new(false));
@@ -148,6 +149,14 @@ async fn serve(arguments: Arguments) -> Result<(), Failure> {
 }
 
 /// Deletes expired records now and then, in small steps. Only space depends on it.
+fn remembering(store: Arc<dyn Inspect>, arguments: &Arguments) -> Arc<dyn Inspect> {
+    let limits = &arguments.limits;
+    match limits.replay_cache {
+        0 => store,
+        bytes => Arc::new(ReplayCache::new(store, bytes, limits.replay_cache_age)),
+    }
+}
+
 async fn sweep(store: Arc<dyn Inspect>, pause: Duration) {
     loop {
         match store.sweep(SWEEP_STEP).await {
