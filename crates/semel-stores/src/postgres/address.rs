@@ -64,6 +64,26 @@ impl Address {
     }
 }
 
+/// What the driver understands.
+const DRIVER: [&str; 16] = [
+    "application_name",
+    "channel_binding",
+    "connect_timeout",
+    "hostaddr",
+    "keepalives",
+    "keepalives_idle",
+    "keepalives_interval",
+    "keepalives_retries",
+    "load_balance_hosts",
+    "options",
+    "password",
+    "sslmode",
+    "sslnegotiation",
+    "target_session_attrs",
+    "tcp_user_timeout",
+    "user",
+];
+
 #[derive(Default)]
 struct Own {
     mode: Option<SslMode>,
@@ -96,7 +116,14 @@ impl Own {
                 let rule = || invalid("`pool` must be a number from 2 to 1000".to_owned());
                 self.pool = Some(size.ok_or_else(rule)?);
             }
-            _ => return Ok(false),
+            (name, _) if DRIVER.contains(&name) => return Ok(false),
+            (name, _) => {
+                let name = name.escape_debug();
+                return Err(invalid(format!(
+                    "parameter `{name}` is unknown; there are schema, pool, pooler, sslrootcert, {}",
+                    DRIVER.join(", ")
+                )));
+            }
         }
         Ok(true)
     }
@@ -124,6 +151,12 @@ fn invalid(message: String) -> Error {
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_misspelt_parameter_is_named() {
+        let Err(error) = Address::parse("postgres://u:secret@h/d?pol=1") else { panic!() };
+        assert!(error.to_string().contains("`pol`"), "{error}");
+    }
 
     #[test]
     fn the_drivers_words_and_ours_are_told_apart() {
