@@ -5,7 +5,7 @@ use std::process::Command;
 use crate::{Failure, process, suggest};
 
 /// The benchmarks; each prints its own ratio and bar.
-pub(crate) const NAMES: [&str; 4] = ["guard", "postgres", "proxy", "sqlite"];
+pub(crate) const NAMES: [&str; 5] = ["guard", "postgres", "proxy", "redis", "sqlite"];
 
 /// `cargo xtask bench [NAME…]`.
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {

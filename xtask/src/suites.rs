@@ -3,6 +3,7 @@
 mod benchmarks;
 mod flask_storm;
 mod rust;
+mod servers;
 
 /// One suite.
 pub(crate) struct Suite {
@@ -32,7 +33,7 @@ impl Verdict {
     }
 }
 
-pub(crate) const SUITES: [Suite; 7] = [
+pub(crate) const SUITES: [Suite; 8] = [
     Suite { name: "fmt", about: "the formatting of all Rust code", run: rust::fmt },
     Suite { name: "clippy", about: "lints, as errors", run: rust::clippy },
     Suite { name: "tidy", about: "the rules that no compiler checks", run: rust::tidy },
@@ -40,6 +41,11 @@ pub(crate) const SUITES: [Suite; 7] = [
         name: "cargo-test",
         about: "unit, integration and documentation tests",
         run: rust::test,
+    },
+    Suite {
+        name: "servers",
+        about: "that the servers which the stores' tests start are there",
+        run: servers::present,
     },
     Suite { name: "bench-smoke", about: "that the benchmarks still work", run: benchmarks::smoke },
     Suite { name: "doc", about: "the documentation, warnings as errors", run: rust::doc },

@@ -7,7 +7,7 @@ use super::rust::FEATURES;
 use crate::{bench, process};
 
 /// What the benchmarks measure against or with.
-const PROGRAMS: [&str; 3] = ["nginx", "valgrind", "wrk"];
+const PROGRAMS: [&str; 4] = ["nginx", "redis-server", "valgrind", "wrk"];
 
 pub(super) fn smoke() -> Verdict {
     let missing = PROGRAMS.iter().filter(|program| process::find(program).is_none());

@@ -4,8 +4,8 @@ use super::Verdict;
 use crate::{process, tidy};
 
 /// Everything that tests need beyond the defaults: the conformance suite that every store runs,
-/// and the named points at which crash tests kill the process.
-pub(super) const FEATURES: &str = "semel/conformance,semel-cli/failpoints";
+/// the named points at which crash tests kill the process, and transactions of sqlx.
+pub(super) const FEATURES: &str = "semel/conformance,semel-cli/failpoints,semel-stores/sqlx";
 
 pub(super) fn fmt() -> Verdict {
     missing_component("fmt", "rustfmt").unwrap_or_else(|| cargo(&["fmt", "--all", "--check"]))
