@@ -47,7 +47,8 @@ pub(crate) type StoreArguments = Settled<StoreFlags>;
 /// Global, so that `--store` may stand before or behind a subcommand of `records`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct StoreFlags {
-    /// Where the records are: sqlite:PATH, postgres://…, redis://… (or memory: for a proxy that may forget)
+    /// Where the records are: sqlite:PATH, postgres://…, redis://… (or memory: for a proxy that
+    /// may forget)
     #[arg(long, value_name = "URL", env = "SEMEL_STORE", default_value = "sqlite:semel.db")]
     #[arg(hide_env_values = true, global = true)]
     store: String,

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `memory:` | – | [`semel::MemoryStore`]: one process, gone with it |
 //! | `sqlite:PATH` | `sqlite` | [`sqlite::SqliteStore`]: durable, several processes on one file |
-//! | `postgres://…` | `postgres` | [`postgres::PostgresStore`]: durable, several machines on one database |
+//! | `postgres://…` | `postgres` | [`postgres::PostgresStore`]: durable, several machines |
 //! | `redis://…`, `redis-cluster://…`, `redis-sentinel://…` | `redis` | [`redis::RedisStore`]: quick, several machines on one server or cluster |
 //!
 //! [`open`] takes such a URL.

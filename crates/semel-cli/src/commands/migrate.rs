@@ -1,8 +1,8 @@
 //! `semel migrate`: the tables of a PostgreSQL store.
 
 use clap::Subcommand;
-use semel_stores::postgres::migrate::{self, Migration};
 use semel_stores::postgres::PostgresOptions;
+use semel_stores::postgres::migrate::{self, Migration};
 use serde_json::json;
 
 use crate::cli::StoreArguments;

@@ -24,7 +24,7 @@ pub(super) struct Address {
 impl Address {
     pub(super) fn parse(url: &str) -> Result<Self, Error> {
         if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
-            return Err(invalid("the URL must start with `postgres://`".to_owned()));
+            return Err(invalid("the URL must start with `postgres://`"));
         }
         let (front, query) = url.split_once('?').unwrap_or((url, ""));
         let (mut rest, mut own) = (Vec::new(), Own::default());
@@ -33,20 +33,20 @@ impl Address {
                 rest.push(pair.to_owned());
             }
         }
-        let front = if rest.is_empty() { front.to_owned() } else { format!("{front}?{}", rest.join("&")) };
+        let front =
+            if rest.is_empty() { front.to_owned() } else { format!("{front}?{}", rest.join("&")) };
         // The error of the driver may quote the URL, and with it the password.
         let mut config = Config::from_str(&front).map_err(|_| {
             invalid(
                 "the URL cannot be read; write postgres://USER:PASSWORD@HOST:PORT/DATABASE and \
-                 percent-encode odd characters"
-                    .to_owned(),
+                 percent-encode odd characters",
             )
         })?;
         if config.get_hosts().is_empty() {
-            return Err(invalid("the URL names no host".to_owned()));
+            return Err(invalid("the URL names no host"));
         }
         if config.get_dbname().is_none() {
-            return Err(invalid("the URL names no database; write it behind the host".to_owned()));
+            return Err(invalid("the URL names no database; write it behind the host"));
         }
         if let Some(mode) = own.mode {
             config.ssl_mode(mode);
@@ -109,18 +109,19 @@ impl Own {
             ("pooler", "none") => self.pooler = Some(false),
             ("pooler", "transaction") => self.pooler = Some(true),
             ("pooler", other) => {
-                return Err(invalid(format!("`pooler={other}` must be none or transaction")));
+                return Err(invalid(&format!("`pooler={other}` must be none or transaction")));
             }
             ("pool", size) => {
                 let size = size.parse().ok().filter(|size| (2..=1000).contains(size));
-                let rule = || invalid("`pool` must be a number from 2 to 1000".to_owned());
+                let rule = || invalid("`pool` must be a number from 2 to 1000");
                 self.pool = Some(size.ok_or_else(rule)?);
             }
             (name, _) if DRIVER.contains(&name) => return Ok(false),
             (name, _) => {
                 let name = name.escape_debug();
-                return Err(invalid(format!(
-                    "parameter `{name}` is unknown; there are schema, pool, pooler, sslrootcert, {}",
+                return Err(invalid(&format!(
+                    "parameter `{name}` is unknown; there are schema, pool, pooler, sslrootcert, \
+                     {}",
                     DRIVER.join(", ")
                 )));
             }
@@ -143,7 +144,7 @@ fn place(config: &Config) -> String {
     format!("{}/{}", hosts.join(","), config.get_dbname().unwrap_or_default())
 }
 
-fn invalid(message: String) -> Error {
+fn invalid(message: &str) -> Error {
     Error::new(ErrorKind::Invalid, format!("the PostgreSQL store's URL is wrong: {message}"))
 }
 
@@ -166,7 +167,10 @@ mod tests {
         assert_eq!(address.place, "db1:5433,db2:5432/shop");
         assert_eq!(address.config.get_password(), Some(&b"p@ss"[..]));
         assert_eq!(address.trust, Trust::Roots(None));
-        assert_eq!((address.schema.as_deref(), address.pooler, address.pool), (Some("s"), Some(true), Some(12)));
+        assert_eq!(
+            (address.schema.as_deref(), address.pooler, address.pool),
+            (Some("s"), Some(true), Some(12))
+        );
     }
 
     #[test]

@@ -63,20 +63,21 @@ impl Batches {
     }
 }
 
+/// An answer for each of a batch, or why it failed as a whole.
+type Answers<Answer> = Result<Vec<Result<Answer, Error>>, Fault>;
+
 /// How one kind of batch is sent.
-type Send<Op, Answer> = for<'a> fn(
-    &'a Link,
-    &'a str,
-    &'a [Op],
-) -> BoxFuture<'a, Result<Vec<Result<Answer, Error>>, Fault>>;
+type Send<Op, Answer> = for<'a> fn(&'a Link, &'a str, &'a [Op]) -> BoxFuture<'a, Answers<Answer>>;
 
 fn runner<Op: std::marker::Send + Sync + 'static, Answer: std::marker::Send + 'static>(
     link: &Arc<Link>,
     sql: Arc<str>,
     is_effect: bool,
     send: Send<Op, Answer>,
-) -> impl Fn(Vec<Op>) -> BoxFuture<'static, Vec<Result<Answer, Error>>> + std::marker::Send + Sync + 'static
-{
+) -> impl Fn(Vec<Op>) -> BoxFuture<'static, Vec<Result<Answer, Error>>>
++ std::marker::Send
++ Sync
++ 'static {
     let link = Arc::clone(link);
     move |ops| {
         let (link, sql) = (Arc::clone(&link), Arc::clone(&sql));
@@ -116,7 +117,7 @@ fn claim_all<'a>(
     link: &'a Link,
     sql: &'a str,
     asked: &'a [ClaimRequest],
-) -> BoxFuture<'a, Result<Vec<Result<Found, Error>>, Fault>> {
+) -> BoxFuture<'a, Answers<Found>> {
     Box::pin(async move {
         let [keys, tenants, operations] = names(asked.iter().map(|it| &it.id));
         let fingerprints = column(asked, |it| &it.fingerprint.as_bytes()[..]);
@@ -154,7 +155,7 @@ fn complete_all<'a>(
     link: &'a Link,
     sql: &'a str,
     ended: &'a [Finished],
-) -> BoxFuture<'a, Result<Vec<Result<Option<Timestamp>, Error>>, Fault>> {
+) -> BoxFuture<'a, Answers<Option<Timestamp>>> {
     Box::pin(async move {
         let [keys, tenants, operations] = names(ended.iter().map(|it| &it.id));
         let counters = column(ended, |it| it.counter);
@@ -191,7 +192,7 @@ fn renew_all<'a>(
     link: &'a Link,
     sql: &'a str,
     asked: &'a [Renewal],
-) -> BoxFuture<'a, Result<Vec<Result<Option<Timestamp>, Error>>, Fault>> {
+) -> BoxFuture<'a, Answers<Option<Timestamp>>> {
     Box::pin(async move {
         let [keys, tenants, operations] = names(asked.iter().map(|it| &it.id));
         let counters = column(asked, |it| signed(it.fence.counter));

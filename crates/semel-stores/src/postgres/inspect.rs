@@ -93,7 +93,8 @@ fn list_sql(link: &Link, filter: &Filter, is_continued: bool) -> String {
         parts.push(format!(
             "(SELECT key, tenant, operation, 'completed' AS state, effect, counter, nonce, \
              attempts, created_at, completed_at AS updated_at, expires_at AS deadline, \
-             completed_at AS since, NULL::text AS hold_cause, NULL::text AS hold_detail FROM semel.done WHERE expires_at > semel.clock(){named} {order})"
+             completed_at AS since, NULL::text AS hold_cause, NULL::text AS hold_detail \
+             FROM semel.done WHERE expires_at > semel.clock(){named} {order})"
         ));
     }
     link.schema.sql(&format!("SELECT * FROM ({}) AS r {order}", parts.join(" UNION ALL ")))
@@ -115,17 +116,18 @@ FROM semel.open";
 pub(super) async fn count(link: &Link) -> Result<Counts, Fault> {
     let rows = link.call(&link.schema.sql(COUNT), &[(&COUNTED_MAX, Type::INT8)]).await?;
     let row = rows.first().ok_or_else(unanswered)?;
-    let mut counts = Counts::default();
-    counts.completed = row::number(row, "done")?;
-    if counts.completed >= COUNTED_MAX.unsigned_abs() {
-        counts.completed = counts.completed.max(row::number(row, "about")?);
+    let mut completed = row::number(row, "done")?;
+    if completed >= COUNTED_MAX.unsigned_abs() {
+        completed = completed.max(row::number(row, "about")?);
     }
-    counts.expired = row::number(row, "expired")?;
-    counts.held = row::number(row, "held")?;
-    counts.in_progress = row::number(row, "in_progress")?;
-    counts.interrupted = row::number(row, "interrupted")?;
-    counts.silent = row::number(row, "silent")?;
-    Ok(counts)
+    Ok(Counts {
+        completed,
+        expired: row::number(row, "expired")?,
+        held: row::number(row, "held")?,
+        in_progress: row::number(row, "in_progress")?,
+        interrupted: row::number(row, "interrupted")?,
+        silent: row::number(row, "silent")?,
+    })
 }
 
 pub(super) async fn audit(
@@ -139,12 +141,8 @@ pub(super) async fn audit(
     );
     let (key, tenant) = (id.key.as_str(), id.tenant.as_str());
     let (operation, limit) = (id.operation.as_str(), page(limit));
-    let values: [(&(dyn ToSql + Sync), Type); 4] = [
-        (&key, Type::TEXT),
-        (&tenant, Type::TEXT),
-        (&operation, Type::TEXT),
-        (&limit, Type::INT8),
-    ];
+    let values: [(&(dyn ToSql + Sync), Type); 4] =
+        [(&key, Type::TEXT), (&tenant, Type::TEXT), (&operation, Type::TEXT), (&limit, Type::INT8)];
     let rows = link.call(&sql, &values).await?;
     Ok(rows.iter().rev().map(entry_of).collect::<Result<_, _>>()?)
 }
@@ -273,7 +271,8 @@ impl PostgresStore {
             let row = rows.first().ok_or_else(unanswered)?;
             let ours = row::signed(link.clock.now().as_millis());
             let values: Vec<Option<String>> = row::column(row, "settings")?;
-            let settings = SETTINGS.into_iter().zip(values.into_iter().map(Option::unwrap_or_default));
+            let settings =
+                SETTINGS.into_iter().zip(values.into_iter().map(Option::unwrap_or_default));
             Ok(Facts {
                 server_version: row::column(row, "server_version")?,
                 schema_version: (found, known),

@@ -79,7 +79,10 @@ impl Link {
         &self,
         call: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T, Fault> {
-        within(&*self.clock, self.response_timeout, call).await.ok_or(Fault::Silent)?.map_err(Fault::from)
+        within(&*self.clock, self.response_timeout, call)
+            .await
+            .ok_or(Fault::Silent)?
+            .map_err(Fault::from)
     }
 
     /// Repeats a call until it succeeds, fails for good, or `patience` is over. The call must be

@@ -101,7 +101,8 @@ struct Entry<'a> {
 
 impl<'a> Entry<'a> {
     fn new(shared: &'a Shared, id: &RecordId) -> Self {
-        let name = format!("{}\n{}\n{}", id.key.as_str(), id.tenant.as_str(), id.operation.as_str());
+        let name =
+            format!("{}\n{}\n{}", id.key.as_str(), id.tenant.as_str(), id.operation.as_str());
         let mut waiters = shared.waiters();
         let waiting = waiters.entry(name.clone()).or_default();
         waiting.many += 1;

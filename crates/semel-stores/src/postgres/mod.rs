@@ -464,6 +464,8 @@ impl Inspect for PostgresStore {
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<(RecordId, AuditEntry)>, Error>> {
         let link = &*self.link;
-        Box::pin(async move { link.patiently(false, || inspect::decisions(link, key, limit)).await })
+        Box::pin(
+            async move { link.patiently(false, || inspect::decisions(link, key, limit)).await },
+        )
     }
 }

@@ -209,8 +209,7 @@ impl<'a> Columns<'a> {
             // Finished records are written by `finish.sql` and `complete`.
             State::Completed { .. } => {}
         }
-        let steps =
-            (!record.steps.is_empty()).then(|| envelope::seal_steps(&record.steps));
+        let steps = (!record.steps.is_empty()).then(|| envelope::seal_steps(&record.steps));
         Self { state: record.state.name(), deadline, since, hold_cause, hold_detail, steps }
     }
 }

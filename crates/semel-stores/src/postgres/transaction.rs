@@ -5,7 +5,9 @@ use std::ops::Deref;
 
 use semel::protocol::{self, Change};
 use semel::store::Completion;
-use semel::{BoxFuture, Error, ErrorKind, Fence, RecordId, Timestamp, TransactionalStore, failpoint};
+use semel::{
+    BoxFuture, Error, ErrorKind, Fence, RecordId, Timestamp, TransactionalStore, failpoint,
+};
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, GenericClient};
 
@@ -49,8 +51,7 @@ impl PostgresTransaction {
             .answer_of(async {
                 // Both are sent at once; the server answers in order.
                 let begin = client.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED");
-                let number =
-                    client.query_typed("SELECT pg_current_xact_id()::text AS number", &[]);
+                let number = client.query_typed("SELECT pg_current_xact_id()::text AS number", &[]);
                 let (_, rows) = futures_util::future::try_join(begin, number).await?;
                 Ok(rows)
             })
@@ -65,9 +66,7 @@ impl TransactionalStore for PostgresStore {
 
     fn begin(&self) -> BoxFuture<'_, Result<PostgresTransaction, Error>> {
         let link = &*self.transactions;
-        Box::pin(async move {
-            link.patiently(false, || PostgresTransaction::begin(link)).await
-        })
+        Box::pin(async move { link.patiently(false, || PostgresTransaction::begin(link)).await })
     }
 
     fn commit<'a>(
@@ -210,8 +209,7 @@ async fn still_open(link: &Link, id: &RecordId, fence: Fence) -> Result<bool, Fa
          WHERE o.key = $1 AND o.tenant = $2 AND o.operation = $3 AND o.counter = $4 \
          AND o.nonce = $5 FOR UPDATE",
     );
-    let (key, tenant, operation) =
-        (id.key.as_str(), id.tenant.as_str(), id.operation.as_str());
+    let (key, tenant, operation) = (id.key.as_str(), id.tenant.as_str(), id.operation.as_str());
     let (counter, nonce) = (signed(fence.counter), &fence.nonce.as_bytes()[..]);
     let rows = link
         .call(

@@ -70,7 +70,8 @@ fn a_waiter_of_another_process_is_woken_by_the_end_of_the_operation() {
             let waiter = waiting.changed(&name);
             let end = async {
                 // The end is announced only to somebody who waits, so wait for him to.
-                let asks = format!("SELECT count(*) FROM semel.open WHERE awaited AND key = '{key}'");
+                let asks =
+                    format!("SELECT count(*) FROM semel.open WHERE awaited AND key = '{key}'");
                 while place.number(&asks).await == 0 {}
                 owner.complete(&completion(&key, fence, "done")).await.unwrap();
             };

@@ -7,7 +7,9 @@ use semel::{ErrorKind, Store, TransactionalStore};
 use semel_stores::postgres::{PostgresOptions, PostgresStore, migrate};
 use semel_testkit::servers::{PgBouncer, Postgres, skips};
 
-use super::support::{Place, acquire, answer, block_on, client, finish, request, schema_name, sql, url};
+use super::support::{
+    Place, acquire, answer, block_on, client, finish, request, schema_name, sql, url,
+};
 
 fn impatient() -> PostgresOptions {
     let time = Duration::from_millis(300);
@@ -52,8 +54,13 @@ fn tables_that_are_missing_or_newer_are_refused_and_the_way_out_is_named() {
         let place = Place::at(&url, options).await;
         let steps = migrate::status(&url, place.options()).await.unwrap();
         assert!(steps.iter().all(|step| step.applied.is_some()));
-        assert!(migrate::up(&url, place.options()).await.unwrap().is_empty(), "nothing to do twice");
-        place.sql("INSERT INTO semel.migration (version, name) VALUES (99, 'from the future')").await;
+        assert!(
+            migrate::up(&url, place.options()).await.unwrap().is_empty(),
+            "nothing to do twice"
+        );
+        place
+            .sql("INSERT INTO semel.migration (version, name) VALUES (99, 'from the future')")
+            .await;
         let newer = refusal(&url, place.options()).await;
         assert_eq!(newer.kind(), ErrorKind::TooNew, "{newer}");
         let newer = migrate::up(&url, place.options()).await.unwrap_err();
@@ -152,7 +159,8 @@ fn a_read_only_standby_is_refused_for_what_it_is_and_serves_once_it_is_promoted(
 
         // Both hosts in one URL: the driver finds the one that takes writes.
         let both = format!(
-            "postgres://semel:semel@127.0.0.1:{},127.0.0.1:{}/semel?target_session_attrs=read-write",
+            "postgres://semel:semel@127.0.0.1:{},127.0.0.1:{}/semel\
+             ?target_session_attrs=read-write",
             primary.port(),
             standby.port()
         );

@@ -149,7 +149,8 @@ fn no_acknowledged_completion_is_lost_to_a_killed_server() {
         let client = super::support::client(&url).await;
         let stored: i64 = client.query_one(query, &[]).await.unwrap().get(0);
         assert!(stored >= i64::try_from(kept).unwrap(), "{stored} stored, {kept} acknowledged");
-        let twice = "SELECT count(*) FROM (SELECT key FROM semel.done GROUP BY key HAVING count(*) > 1) AS t";
+        let twice = "SELECT count(*) FROM (
+            SELECT key FROM semel.done GROUP BY key HAVING count(*) > 1) AS t";
         let twice: i64 = client.query_one(twice, &[]).await.unwrap().get(0);
         assert_eq!(twice, 0, "a key finished twice");
     });
@@ -211,8 +212,8 @@ fn effect_and_record_exist_together_or_not_at_all() {
             // The server notices the lost connection; until then the row is locked.
             let state = loop {
                 let record = store.get(&id("k")).await.unwrap().unwrap();
-                let open = "SELECT count(*) FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation \
-                            WHERE c.oid = 'semel.orders'::regclass AND l.mode = 'RowExclusiveLock'";
+                let open = "SELECT count(*) FROM pg_locks \
+                            WHERE relation = 'semel.orders'::regclass AND mode = 'RowExclusiveLock'";
                 if place.number(open).await == 0 {
                     break record.state.name();
                 }

@@ -80,7 +80,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
 
 async fn probe(store: &dyn Inspect) -> Result<Vec<Finding>, Failure> {
     let Probe { took, skew } = probe::write(store).await?;
-    let slow = (took > WRITE_MAX).then_some("the store is slow or busy; requests wait for it twice");
+    let slow =
+        (took > WRITE_MAX).then_some("the store is slow or busy; requests wait for it twice");
     let wrong = (skew > CLOCK_SKEW_MAX)
         .then_some("the clocks differ: leases and retention end early or late; run NTP");
     Ok(vec![

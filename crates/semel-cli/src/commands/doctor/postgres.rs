@@ -16,15 +16,20 @@ const TRANSACTION_MAX: Duration = Duration::from_secs(60);
 pub(super) async fn look(store: &PostgresStore) -> Result<Vec<Finding>, Failure> {
     let facts = store.facts().await?;
     let mut findings = vec![
-        Finding::new("server", format!("PostgreSQL {} at {}", facts.server_version, store.place()), None),
+        Finding::new(
+            "server",
+            format!("PostgreSQL {} at {}", facts.server_version, store.place()),
+            None,
+        ),
         schema(&facts),
     ];
     let standby = facts.is_standby.then_some("it is read-only; name the primary in the URL");
     let role = if facts.is_standby { "standby" } else { "primary" };
     findings.push(Finding::new("role", role, standby));
     findings.extend(facts.settings.iter().map(|(name, value)| setting(name, value)));
-    let plain = (!facts.is_encrypted && !is_local(store.place()))
-        .then_some("answers and the password cross the network in the clear; use sslmode=verify-full");
+    let plain = (!facts.is_encrypted && !is_local(store.place())).then_some(
+        "answers and the password cross the network in the clear; use sslmode=verify-full",
+    );
     findings.push(Finding::new("encrypted", yes(facts.is_encrypted), plain));
     let slow = (facts.round_trip > ROUND_TRIP_MAX)
         .then_some("the server is far away or busy; each request asks it twice");

@@ -14,7 +14,9 @@ CREATE TABLE semel.meta (
 -- The secret behind fingerprints: the same for all programs on this store.
 INSERT INTO semel.meta VALUES (
     'secret',
-    sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()))
+    sha256(
+        uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())
+    )
 );
 
 CREATE TABLE semel.open (
@@ -38,7 +40,9 @@ CREATE TABLE semel.open (
     steps       bytea,                        -- envelope; NULL when there are none
     awaited     boolean NOT NULL DEFAULT false, -- somebody listens for the end of it
     PRIMARY KEY (key, tenant, operation)
-) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.1);
+) WITH (
+    fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.1
+);
 
 CREATE TABLE semel.done (
     key          text COLLATE "C" NOT NULL,
@@ -378,5 +382,6 @@ WHERE state = 'held' OR state = 'in-progress' AND lease_until <= clock_timestamp
 
 -- Who decided about which record, when and why.
 CREATE VIEW semel.decision AS
-SELECT key, tenant, operation, counter AS fence, to_timestamp(at / 1000.0) AS at, action, actor, reason
+SELECT
+    key, tenant, operation, counter AS fence, to_timestamp(at / 1000.0) AS at, action, actor, reason
 FROM semel.audit;
