@@ -1,11 +1,11 @@
--- Claims. For each: the record, its shard's fence counter, its shard's index of open records.
+-- Claims. For each: the record, its shard.
 -- Arguments: offset; for each claim nonce, effect, lease, until when it may insert, names.
 -- Answers: now; for each claim its counter if it inserted, else the record, nil, or {error}.
 
 local now, micros = times(ARGV[1])
 local answers = { now }
-for claim = 1, #KEYS / 3 do
-  local record, counters, open = KEYS[3 * claim - 2], KEYS[3 * claim - 1], KEYS[3 * claim]
+for claim = 1, #KEYS / 2 do
+  local record, shard = KEYS[2 * claim - 1], KEYS[2 * claim]
   local argument = 5 * claim - 3
   local value = redis.pcall('GET', record)
   local is_vacant = not value
@@ -15,7 +15,7 @@ for claim = 1, #KEYS / 3 do
   if type(value) == 'table' then
     answers[claim + 1] = { value.err }
   elseif is_vacant and now < tonumber(ARGV[argument + 3]) then
-    local counter = next_counter(counters, value, micros)
+    local counter = next_counter(shard, value, micros)
     local deadline = now + ARGV[argument + 2]
     local head = START .. 'P\0' .. ARGV[argument + 1] .. struct.pack('>I8', counter)
       .. ARGV[argument] .. struct.pack('>I8I8I8I8I8', 1, deadline, 0, now, now)
@@ -24,8 +24,7 @@ for claim = 1, #KEYS / 3 do
     if written.err then
       answers[claim + 1] = { written.err }
     else
-      redis.call('SET', counters, counter)
-      redis.call('ZADD', open, deadline, record)
+      redis.call('ZADD', shard, counter, FENCE, deadline, record)
       answers[claim + 1] = counter
     end
   else

@@ -1,11 +1,11 @@
--- Completions. For each: the record, its shard's index of open records.
+-- Completions. For each: the record, its shard.
 -- Arguments: offset, channel; for each completion fence, retention, outcome.
 -- Answers: now; for each completion when it expires, else the record, nil, or {error}.
 
 local now = times(ARGV[1])
 local answers = { now }
 for completion = 1, #KEYS / 2 do
-  local record, open = KEYS[2 * completion - 1], KEYS[2 * completion]
+  local record, shard = KEYS[2 * completion - 1], KEYS[2 * completion]
   local argument = 3 * completion
   local value = redis.pcall('GET', record)
   local state = type(value) == 'string' and string.byte(value, 6)
@@ -17,13 +17,14 @@ for completion = 1, #KEYS / 2 do
     local head = START .. 'C\0' .. string.sub(value, 8, 32)
       .. struct.pack('>I8I8I8I8', number_at(value, 33) + 1, expires, now, now)
       .. string.sub(value, 65, HEAD)
-    local names = string.sub(value, SEALED + 1, SEALED + 2 + struct.unpack('>I2', value, SEALED + 1))
+    local length = struct.unpack('>I2', value, SEALED + 1)
+    local names = string.sub(value, SEALED + 1, SEALED + 2 + length)
     local written = redis.pcall('SET', record, seal(head) .. names .. ARGV[argument + 2],
       'PXAT', expires - ARGV[1])
     if written.err then
       answers[completion + 1] = { written.err }
     else
-      redis.call('ZREM', open, record)
+      redis.call('ZREM', shard, record)
       tell(value, ARGV[2], record)
       answers[completion + 1] = expires
     end

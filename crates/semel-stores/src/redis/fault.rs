@@ -83,16 +83,25 @@ impl Fault {
                 "the login in the store URL is wrong or missing; write \
                  redis://user:password@host:port: {said}"
             )),
-            "NOPERM" => unavailable(format!(
-                "its access list denies what the store needs; the documentation of the Redis \
-                 store lists the rights: {said}"
-            )),
+            "NOPERM" => Self::denied(&said),
+            // A script's own commands are refused without a code.
+            "ERR" if detail.contains("can't run this command") => {
+                Self { maybe_done: true, ..Self::denied(&said) }
+            }
             "WRONGTYPE" => Self::lasting(
                 ErrorKind::Corrupt,
                 format!("a key of the store holds something else; use a prefix of its own: {said}"),
             ),
             _ => Self { maybe_done: true, ..unavailable(format!("it answered an error: {said}")) },
         }
+    }
+
+    fn denied(said: &str) -> Self {
+        let what = format!(
+            "its access list denies what the store needs; the documentation of the Redis store \
+             lists the rights: {said}"
+        );
+        Self::lasting(ErrorKind::Unavailable, what)
     }
 
     fn of_client(error: &RedisError) -> Self {

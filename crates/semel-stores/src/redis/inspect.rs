@@ -1,7 +1,7 @@
 //! Looking around on the server.
 //!
-//! Open records (held, in progress, interrupted) are found through the shards' indexes. Completed
-//! ones have no index, because it would cost every completion: they are found by going through the
+//! Open records (held, in progress, interrupted) are found through their shards. For completed ones
+//! nothing is kept, because it would cost every completion: they are found by going through the
 //! names of all keys on the server, about a second for each million of them.
 
 use std::collections::BTreeMap;
@@ -26,8 +26,8 @@ const PAGE_MAX: usize = 10_000;
 /// Records that are read in one call.
 const READ_MAX: usize = 100;
 
-/// Indexes that are read in one call.
-const INDEXES_MAX: usize = 128;
+/// Shards that are counted in one call.
+const SHARDS_MAX: usize = 128;
 
 /// Keys after which counting completed records stops and the rest is estimated.
 const SAMPLE: usize = 20_000;
@@ -94,8 +94,8 @@ impl RedisStore {
         if let Some(record) = self.record_of(filter) {
             self.read(&[record], &mut page).await?;
         } else if let Some(range) = filter.state.and_then(open_range) {
-            for index in self.names.indexes(filter.key.as_deref()) {
-                let records = self.open_records(&index, range).await?;
+            for shard in self.names.shards(filter.key.as_deref()) {
+                let records = self.open_records(&shard, range).await?;
                 self.read(&records, &mut page).await?;
             }
         } else {
@@ -122,13 +122,14 @@ impl RedisStore {
         Some(self.names.of(&id).record)
     }
 
-    async fn open_records(&self, index: &str, range: Range) -> Result<Vec<String>, Error> {
+    async fn open_records(&self, shard: &str, range: Range) -> Result<Vec<String>, Error> {
         let mut command = redis::cmd("ZRANGE");
-        command.arg(index).arg(range.0).arg(range.1).arg("BYSCORE");
+        command.arg(shard).arg(range.0).arg(range.1).arg("BYSCORE");
         let answer = self.link.ask_patiently(&command, &mut self.link.patience()).await?;
         let Value::Array(records) = answer else { return Err(self.unexpected("no list")) };
+        // The shard's counter stands among them.
         let text = |record| match record {
-            Value::BulkString(record) => String::from_utf8(record).ok(),
+            Value::BulkString(record) if record != b"fence" => String::from_utf8(record).ok(),
             _ => None,
         };
         Ok(records.into_iter().filter_map(text).collect())
@@ -159,13 +160,13 @@ impl RedisStore {
 
     async fn count_now(&self) -> Result<Counts, Error> {
         let arguments = [offset_argument(&self.options.clock_offset)];
-        let indexes = self.names.indexes(None);
-        let in_one_call = if self.link.is_cluster() { 1 } else { INDEXES_MAX };
+        let shards = self.names.shards(None);
+        let in_one_call = if self.link.is_cluster() { 1 } else { SHARDS_MAX };
         let mut sums = [0; 4];
-        for indexes in indexes.chunks(in_one_call) {
+        for shards in shards.chunks(in_one_call) {
             let mut patience = self.link.patience();
             let answer =
-                self.link.run_patiently(&script::COUNT, indexes, &arguments, &mut patience).await?;
+                self.link.run_patiently(&script::COUNT, shards, &arguments, &mut patience).await?;
             let Value::Array(counts) = answer else { return Err(self.unexpected("no counts")) };
             for (sum, count) in sums.iter_mut().zip(counts) {
                 if let Value::Int(count) = count {
@@ -249,10 +250,10 @@ impl RedisStore {
     }
 }
 
-/// Scores of an index of open records.
+/// Scores in a shard.
 type Range = (&'static str, &'static str);
 
-/// Where an index has the open records of a state; `None` for completed records.
+/// Where a shard has the open records of a state; `None` for completed records.
 const fn open_range(state: StateFilter) -> Option<Range> {
     match state {
         StateFilter::Completed => None,

@@ -22,11 +22,11 @@
 //! failover is a forgotten operation: its retry runs again, in every effect mode but
 //! [`Effect::Keyed`](semel::Effect::Keyed), where the downstream still knows the key.
 //!
-//! | setting | a crash of the process | a crash of the machine | a failover to a replica |
+//! | setting | what a crash loses: process | machine | failover |
 //! |---|---|---|---|
-//! | `appendonly no` | all since the last snapshot | all since the last snapshot | what had not been replicated |
-//! | `appendonly yes`, `appendfsync everysec` | nothing; up to two seconds while the disk is slow | one or two seconds | what had not been replicated |
-//! | `appendonly yes`, `appendfsync always` | nothing | nothing | what had not been replicated |
+//! | `appendonly no` | all since the last snapshot | the same | what was not replicated |
+//! | `appendfsync everysec` | nothing; 2 s while the disk is slow | 1 to 2 s | the same |
+//! | `appendfsync always` | nothing | nothing | the same |
 //!
 //! Only the last row makes [`Capabilities::durable`] true, and replication stays asynchronous
 //! there as well. `min-replicas-to-write` narrows the window of a failover; it does not close it.
@@ -36,15 +36,18 @@
 //!
 //! # URLs
 //!
-//! | URL | what |
-//! |---|---|
-//! | `redis://[user:password@]host[:port][/database]` | one server |
-//! | `redis-cluster://[user:password@]host:port,host:port,…` | a cluster; some of its nodes |
-//! | `redis-sentinel://[user:password@]host:port,…/name[/database]` | the server that these Sentinels call by this name; `?sentinel_password=…` where they ask for one |
+//! - `redis://[user:password@]host[:port][/database]`: one server
+//! - `redis-cluster://[user:password@]host:port,host:port,…`: a cluster, by some of its nodes
+//! - `redis-sentinel://[user:password@]host:port,…/name[/database]`: the server that these
+//!   Sentinels call by this name; `?sentinel_user=…&sentinel_password=…` where they ask for it
 //!
 //! `rediss` instead of `redis` is TLS, verified against the system's authorities or those in
 //! `?ca=PATH`; `?insecure=true` trusts whoever answers. `valkey` and `valkeys` mean the same.
 //! `%40`, `%2F` and `%3A` stand for `@`, `/` and `:` in a password.
+//!
+//! A cluster is asked for each operation alone, because a call must stay within one slot; calls
+//! to its nodes are pipelined. While a slot moves to another node, operations on its records wait
+//! for the move.
 //!
 //! # Rights
 //!
@@ -52,9 +55,9 @@
 //!
 //! ```text
 //! ACL SETUSER semel on >PASSWORD resetkeys ~semel:* resetchannels &semel:* -@all +@connection
-//!   +@scripting +@transaction +get +set +getrange +setrange +del +time +zadd +zrem +zcount +zrange
-//!   +rpush +ltrim +lrange +hset +hsetnx +hget +scan +dbsize +publish +subscribe +info
-//!   +config|get +cluster|slots +cluster|shards +cluster|info
+//!   +@scripting +get +set +getrange +setrange +del +time +zadd +zrem +zcount +zrange +zscore
+//!   +rpush +ltrim +lrange +hsetnx +hget +scan +dbsize +publish +subscribe +info +config|get
+//!   +cluster|slots +cluster|info
 //! ```
 //!
 //! Without `config|get` everything works and [`Capabilities::durable`] is false.

@@ -4,13 +4,13 @@
 //! text. So whatever one operation touches lies in one slot of a cluster, and so do all scopes
 //! of one key text:
 //!
-//! | Redis key | type | what |
-//! |---|---|---|
-//! | `semel:meta` | hash | format version and the shared secret |
-//! | `semel:{s3ff}:fence` | string | the shard's highest fence counter; never expires |
-//! | `semel:{s3ff}:open` | sorted set | names of records that are not completed: in progress by the end of their lease, interrupted at -1, held at -2 |
-//! | `semel:{s3ff}:r:KKKKKKKK…` | string | a record: 8 characters for the key's text, 43 for the id |
-//! | `semel:{s3ff}:audit:KKKKKKKK…` | list | the latest 1000 takeovers of a key's text |
+//! - `semel:meta`, a hash: the form of the records and the shared secret
+//! - `semel:{s3ff}:open`, a sorted set, the shard: the names of records that are not completed;
+//!   in progress by the end of their lease, interrupted at -1, held at -2. Its member `fence` is
+//!   the highest fence counter so far. Never expires
+//! - `semel:{s3ff}:r:KKKKKKKK…`, a string: a record; 8 characters stand for the key's text, 43
+//!   for the id
+//! - `semel:{s3ff}:audit:KKKKKKKK…`, a list: the latest 1000 takeovers of a key's text
 
 use semel::{Error, ErrorKind, RecordId};
 
@@ -26,8 +26,7 @@ pub(super) struct Names {
 #[derive(Clone, Debug)]
 pub(super) struct Places {
     pub(super) record: String,
-    pub(super) fence: String,
-    pub(super) open: String,
+    pub(super) shard: String,
     pub(super) audit: String,
 }
 
@@ -52,8 +51,7 @@ impl Names {
         let (key, id) = (base64(&key), base64(&id.digest()));
         Places {
             record: format!("{shard}:r:{}{id}", &key[..8]),
-            fence: format!("{shard}:fence"),
-            open: format!("{shard}:open"),
+            shard: format!("{shard}:open"),
             audit: format!("{shard}:audit:{key}"),
         }
     }
@@ -72,8 +70,8 @@ impl Names {
         format!("{}changed", self.prefix)
     }
 
-    /// Every shard's index of open records, or only that of one key's text.
-    pub(super) fn indexes(&self, key: Option<&str>) -> Vec<String> {
+    /// Every shard, or only that of one key's text.
+    pub(super) fn shards(&self, key: Option<&str>) -> Vec<String> {
         let shards = key.map_or(0..SHARDS, |key| {
             let shard = shard_of(&key_digest(key));
             shard..shard + 1
@@ -146,12 +144,12 @@ mod tests {
         let names = Names::new("semel:").unwrap();
         let (one, other) = (names.of(&id("one", "k")), names.of(&id("other", "k")));
         assert_ne!(one.record, other.record);
-        assert_eq!((&one.fence, &one.open, &one.audit), (&other.fence, &other.open, &other.audit));
+        assert_eq!((&one.shard, &one.audit), (&other.shard, &other.audit));
         let pattern = names.pattern(Some("k"));
         for places in [&one, &other] {
             assert!(places.record.starts_with(pattern.trim_end_matches('*')), "{places:?}");
         }
-        assert_eq!(names.indexes(Some("k")), [one.open]);
+        assert_eq!(names.shards(Some("k")), [one.shard]);
         assert_eq!(names.audit("k"), one.audit);
         assert!(!names.of(&id("one", "k2")).record.starts_with(pattern.trim_end_matches('*')));
     }

@@ -1,12 +1,12 @@
 -- One transition that was decided outside, if the record is still the one it was decided for.
--- Keys: the record, its shard's fence counter, index of open records, the key's audit list.
+-- Keys: the record, its shard, the audit list of the key's text.
 -- Arguments: offset, channel, fence and revision of the record that was seen, the new head (empty
--- deletes), what follows the head, whether the claim needs a new counter, its score in the index
+-- deletes), what follows the head, whether the claim needs a new counter, its score in the shard
 -- (empty removes it), an audit entry (empty for none).
 -- Answers: {1, counter} if it was written, else {now, the record or nil}.
 
 local now, micros = times(ARGV[1])
-local record, counters, open, audit = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local record, shard, audit = KEYS[1], KEYS[2], KEYS[3]
 local value, head = redis.call('GET', record), ARGV[4]
 if not value or string.sub(value, 9, 40) ~= ARGV[3] then
   return { now, value }
@@ -16,7 +16,7 @@ if head == '' then
   redis.call('DEL', record)
 else
   if ARGV[6] == '1' then
-    counter = next_counter(counters, value, micros)
+    counter = next_counter(shard, value, micros)
     head = string.sub(head, 1, 8) .. struct.pack('>I8', counter) .. string.sub(head, 17)
   end
   -- Somebody may have started to wait since the record was read.
@@ -28,13 +28,13 @@ else
     redis.call('SET', record, seal(head) .. ARGV[5])
   end
   if counter > 0 then
-    redis.call('SET', counters, counter)
+    redis.call('ZADD', shard, counter, FENCE)
   end
 end
 if ARGV[7] == '' then
-  redis.call('ZREM', open, record)
+  redis.call('ZREM', shard, record)
 else
-  redis.call('ZADD', open, ARGV[7], record)
+  redis.call('ZADD', shard, ARGV[7], record)
 end
 if ARGV[8] ~= '' then
   redis.call('RPUSH', audit, struct.pack('>I8', counter) .. ARGV[8])

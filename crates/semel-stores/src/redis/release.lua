@@ -1,11 +1,11 @@
--- Releases of claims that did nothing. For each: the record, its shard's index of open records.
+-- Releases of claims that did nothing. For each: the record, its shard.
 -- Arguments: offset, channel; for each release its fence.
 -- Answers: now; for each release 1 if the record is gone, else the record, nil, or {error}.
 
 local now = times(ARGV[1])
 local answers = { now }
 for release = 1, #KEYS / 2 do
-  local record, open = KEYS[2 * release - 1], KEYS[2 * release]
+  local record, shard = KEYS[2 * release - 1], KEYS[2 * release]
   local value = redis.pcall('GET', record)
   local state = type(value) == 'string' and string.byte(value, 6)
   if type(value) == 'table' then
@@ -16,7 +16,7 @@ for release = 1, #KEYS / 2 do
     if type(written) == 'table' then
       answers[release + 1] = { written.err }
     else
-      redis.call('ZREM', open, record)
+      redis.call('ZREM', shard, record)
       tell(value, ARGV[2], record)
       answers[release + 1] = 1
     end

@@ -1,11 +1,11 @@
--- Renewals without a step. For each: the record, its shard's index of open records.
+-- Renewals without a step. For each: the record, its shard.
 -- Arguments: offset; for each renewal fence, lease.
 -- Answers: now; for each renewal the end of its lease, else the record, nil, or {error}.
 
 local now = times(ARGV[1])
 local answers = { now }
 for renewal = 1, #KEYS / 2 do
-  local record, open = KEYS[2 * renewal - 1], KEYS[2 * renewal]
+  local record, shard = KEYS[2 * renewal - 1], KEYS[2 * renewal]
   local argument = 2 * renewal
   local value = redis.pcall('GET', record)
   if type(value) == 'table' then
@@ -20,7 +20,7 @@ for renewal = 1, #KEYS / 2 do
     if type(written) == 'table' then
       answers[renewal + 1] = { written.err }
     else
-      redis.call('ZADD', open, 'XX', deadline, record)
+      redis.call('ZADD', shard, 'XX', deadline, record)
       answers[renewal + 1] = deadline
     end
   else

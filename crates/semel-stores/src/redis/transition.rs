@@ -44,7 +44,7 @@ impl RedisStore {
         let mut patience = self.link.patience();
         let record = wire::Names { fingerprint: request.fingerprint, attempts: 1, lost_leases: 0 };
         let op = Op {
-            keys: vec![places.record.clone(), places.fence.clone(), places.open.clone()],
+            keys: vec![places.record.clone(), places.shard.clone()],
             arguments: vec![
                 request.nonce.as_bytes().to_vec(),
                 vec![wire::effect_code(request.effect)],
@@ -86,7 +86,7 @@ impl RedisStore {
             self.look(&places, &mut patience).await?
         } else {
             let op = Op {
-                keys: vec![places.record.clone(), places.open.clone()],
+                keys: vec![places.record.clone(), places.shard.clone()],
                 arguments: vec![wire::fence_bytes(&request.fence).to_vec(), millis(request.lease)],
             };
             self.renewals.submit(op, &mut patience).await?
@@ -102,7 +102,7 @@ impl RedisStore {
         let places = self.names.of(&request.id);
         let mut patience = self.link.patience();
         let op = Op {
-            keys: vec![places.record.clone(), places.open.clone()],
+            keys: vec![places.record.clone(), places.shard.clone()],
             arguments: vec![
                 wire::fence_bytes(&request.fence).to_vec(),
                 millis(request.retention),
@@ -124,7 +124,7 @@ impl RedisStore {
             ReleaseVerdict::Unknown(_) => self.look(&places, &mut patience).await?,
             ReleaseVerdict::NotApplied => {
                 let op = Op {
-                    keys: vec![places.record.clone(), places.open.clone()],
+                    keys: vec![places.record.clone(), places.shard.clone()],
                     arguments: vec![wire::fence_bytes(&request.fence).to_vec()],
                 };
                 self.releases.submit(op, &mut patience).await?
@@ -229,7 +229,7 @@ impl RedisStore {
             score.map(|score| score.to_string().into_bytes()).unwrap_or_default(),
             decision.audit.clone(),
         ];
-        let keys = [&places.record, &places.fence, &places.open, &places.audit];
+        let keys = [&places.record, &places.shard, &places.audit];
         let answer = self.link.run_patiently(&script::PUT, &keys, &arguments, patience).await?;
         put_of(answer).map_err(|fault| patience.mark(fault.into_error(self.link.server())))
     }

@@ -12,7 +12,7 @@
 //!  40  deadline: end of the lease or retention    everybody
 //!  48  since: when completed, held or interrupted everybody
 //!  56  updated at, 64 created at                  everybody
-//!  72  checksum: 8 hex digits of the head's SHA-1 scripts
+//!  72  checksum, see `head_checksum`               scripts
 //! names, length (2) and
 //!      checksum: 8 bytes of BLAKE3, fingerprint (32), attempts (4), lost leases (4), then tenant,
 //!      operation and key, each with its length (1)
@@ -59,7 +59,7 @@ pub(super) struct Stored {
 pub(super) struct Sealed {
     pub(super) head: Vec<u8>,
     pub(super) rest: Vec<u8>,
-    /// The place in the index of open records; `None` when the record is not open.
+    /// Its score in the shard; `None` when the record is not open.
     pub(super) score: Option<i64>,
 }
 
@@ -289,8 +289,7 @@ fn parts(value: &Bytes) -> Result<Parts, Error> {
         return Err(Error::new(ErrorKind::TooNew, message));
     }
     let head = value.slice(..HEAD);
-    let sealed = sha1_smol::Sha1::from(&head[..]).digest().to_string();
-    if sealed.as_bytes()[..8] != value[HEAD..SEALED] {
+    if value[HEAD..SEALED] != head_checksum(&head).to_be_bytes() {
         return Err(corrupt("the checksum of its head does not match"));
     }
     let mut rest = head.slice(8..);
@@ -373,6 +372,19 @@ const fn cause_code(cause: HoldCause) -> u8 {
         HoldCause::Poisoned => b'P',
         HoldCause::Reported => b'R',
     }
+}
+
+/// Eighteen words, each with a prime of its own, so that no damage to one of them and no swap of two
+/// goes unnoticed; below 2^53, so that Lua can compute it.
+fn head_checksum(head: &[u8]) -> u64 {
+    const PRIMES: [u64; 18] = [
+        65521, 65519, 65497, 65479, 65449, 65447, 65437, 65423, 65419, 65413, 65407, 65393, 65381,
+        65371, 65357, 65353, 65327, 65323,
+    ];
+    let words = head
+        .chunks_exact(4)
+        .map(|word| word.iter().fold(0_u64, |word, byte| (word << 8) | u64::from(*byte)));
+    words.zip(PRIMES).map(|(word, prime)| word * prime).sum()
 }
 
 fn checksum(bytes: &[u8]) -> [u8; 8] {
@@ -498,8 +510,7 @@ mod tests {
     /// What the server has after a write: the script adds the checksum of the head.
     fn written(key: &str, record: &Record) -> Bytes {
         let Sealed { mut head, rest, .. } = seal(&id(key), record, &[0; 32]).unwrap();
-        let checksum = sha1_smol::Sha1::from(&head).digest().to_string();
-        head.extend_from_slice(&checksum.as_bytes()[..8]);
+        head.extend_from_slice(&head_checksum(&head).to_be_bytes());
         head.extend(rest);
         head.into()
     }

@@ -94,26 +94,25 @@ fn a_record_of_a_newer_version_is_refused_and_kept() {
 /// The names and payload of a record that the scripts wrote are those that this program writes,
 /// and its other keys are those of the documentation.
 #[test]
-fn a_finished_operation_leaves_one_record_and_its_shard_s_counter() {
+fn a_finished_operation_leaves_one_record_and_the_counter_of_its_shard() {
     block_on(async {
         let Some(place) = Place::new().await else { return };
         let store = place.redis();
         let fence = acquire(&*store, "k").await;
         let (record, mut connection) = (place.record().await, place.raw().await);
-        let shard = record.split(":r:").next().unwrap().to_owned();
-        let open: Vec<String> = connection.zrange(format!("{shard}:open"), 0, -1).await.unwrap();
-        assert_eq!(open, std::slice::from_ref(&record));
+        let shard = format!("{}:open", record.split(":r:").next().unwrap());
+        let open: Vec<String> = connection.zrange(&shard, 0, -1).await.unwrap();
+        assert_eq!(open, [record.as_str(), "fence"]);
         let life: i64 = connection.pttl(&record).await.unwrap();
         assert_eq!(life, -1, "an open record never expires");
         store.complete(&completion("k", fence, "done")).await.unwrap();
         let life: i64 = connection.pttl(&record).await.unwrap();
         assert!((3_590_000..=3_600_000).contains(&life), "{life}");
-        let counter: u64 = connection.get(format!("{shard}:fence")).await.unwrap();
-        assert_eq!(counter, fence.counter);
+        let left: Vec<(String, u64)> = connection.zrange_withscores(&shard, 0, -1).await.unwrap();
+        assert_eq!(left, [("fence".to_owned(), fence.counter)]);
         let mut keys = place.keys("").await;
         keys.sort();
-        let mut expected =
-            [format!("{}meta", place.prefix), format!("{shard}:fence"), record.clone()];
+        let mut expected = [format!("{}meta", place.prefix), shard, record];
         expected.sort();
         assert_eq!(keys, expected);
     });

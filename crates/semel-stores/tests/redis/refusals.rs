@@ -5,7 +5,7 @@ use std::net::TcpListener;
 
 use semel::{ErrorKind, Store};
 use semel_stores::redis::{RedisOptions, RedisStore};
-use semel_testkit::servers::{Redis, RedisSentinel, skips};
+use semel_testkit::servers::{Redis, RedisCluster, RedisSentinel, skips};
 
 use super::support::{Place, acquire, answer, block_on, completion, finish, prefix, request, url};
 
@@ -86,6 +86,12 @@ fn the_documented_rights_suffice() {
         assert_eq!(kind, ErrorKind::Unavailable);
         assert!(message.contains("NOPERM") && message.contains("rights"), "{message}");
 
+        server.ask(&["ACL", "SETUSER", "semel", "-zadd"]).unwrap();
+        let error = store.claim(&request("denied")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.to_string().contains("rights"), "{error}");
+        server.ask(&["ACL", "SETUSER", "semel", "+zadd"]).unwrap();
+
         // Without a look at the settings nothing is promised about the disk.
         server.ask(&["CONFIG", "SET", "appendfsync", "always"]).unwrap();
         let capabilities = |store: &RedisStore| store.capabilities().durable;
@@ -94,6 +100,27 @@ fn the_documented_rights_suffice() {
         server.ask(&["ACL", "SETUSER", "semel", "-config|get"]).unwrap();
         let blind = RedisStore::connect(&url, RedisOptions::default()).await.unwrap();
         assert!(!capabilities(&blind));
+    });
+}
+
+#[test]
+fn the_documented_rights_suffice_on_a_cluster() {
+    block_on(async {
+        if skips(RedisCluster::missing()) {
+            return;
+        }
+        let rights = documented_rights();
+        let cluster = RedisCluster::with(&[("user", &rights)]).unwrap();
+        let url = cluster.url().replace("://", "://semel:pw@");
+        let store = RedisStore::connect(&url, RedisOptions::default()).await.unwrap();
+        finish(&store, "k", "done").await;
+        assert_eq!(answer(&store, "k").await, "done");
+        acquire(&store, "flying").await;
+        let listed = semel::Inspect::list(&store, &Default::default(), None, 10).await.unwrap();
+        assert_eq!(listed.len(), 2);
+        assert_eq!(semel::Inspect::count(&store).await.unwrap().in_progress, 1);
+        let facts = store.facts().await.unwrap();
+        assert_eq!(facts.cluster_state.as_deref(), Some("ok"));
     });
 }
 
