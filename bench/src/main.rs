@@ -8,11 +8,13 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its result")]
 #![allow(clippy::disallowed_methods, reason = "a benchmark measures with the real clock")]
 
+mod cpu;
 mod extent;
 mod guard;
 mod pairs;
 mod postgres;
 mod proxy;
+mod redis;
 mod sqlite;
 mod stats;
 
@@ -39,6 +41,7 @@ fn run(name: &str, extent: Extent) -> Option<Result<Verdict, Error>> {
         "guard" => Some(guard::run(extent)),
         "postgres" => Some(postgres::run(extent)),
         "proxy" => Some(proxy::run(extent)),
+        "redis" => Some(redis::run(extent)),
         "sqlite" => Some(sqlite::run(extent)),
         _ => None,
     }
@@ -55,7 +58,7 @@ fn main() -> ExitCode {
         _ => None,
     };
     let Some(result) = result else {
-        eprintln!("usage: semel-bench [--smoke] guard|postgres|proxy|sqlite");
+        eprintln!("usage: semel-bench [--smoke] guard|postgres|proxy|redis|sqlite");
         return ExitCode::from(2);
     };
     match result {

@@ -41,20 +41,21 @@ pub(crate) async fn rate<F: Future<Output = Result<(), Error>>>(
     Ok(f64::from(done.load(Ordering::Relaxed)) / started.elapsed().as_secs_f64())
 }
 
-/// The same on all threads of a runtime, for stores that are asked over a network.
+/// The same on all threads of a runtime, for stores that are asked over a network. The pair also
+/// learns which worker asks.
 pub(crate) async fn rate_on_all_threads<F: Future<Output = Result<(), Error>> + Send + 'static>(
     concurrent: usize,
     time: Duration,
-    pair: impl Fn(u64) -> F + Send + Sync + 'static,
+    pair: impl Fn(usize, u64) -> F + Send + Sync + 'static,
 ) -> Result<f64, Error> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let (pair, done) = (Arc::new(pair), Arc::new(AtomicU32::new(0)));
     let started = Instant::now();
-    let workers = (0..concurrent).map(|_| {
+    let workers = (0..concurrent).map(|worker| {
         let (pair, done) = (Arc::clone(&pair), Arc::clone(&done));
         tokio::spawn(async move {
             while started.elapsed() < time {
-                pair(NEXT.fetch_add(1, Ordering::Relaxed)).await?;
+                pair(worker, NEXT.fetch_add(1, Ordering::Relaxed)).await?;
                 done.fetch_add(1, Ordering::Relaxed);
             }
             Ok::<(), Error>(())

@@ -105,18 +105,18 @@ impl Ground {
         let time = extent.run;
         match way {
             Way::Semel => {
-                let pair = move |number| {
+                let pair = move |_, number| {
                     let store = Arc::clone(&store);
                     async move { pairs::pair(&*store, number).await }
                 };
                 pairs::rate_on_all_threads(concurrent, time, pair).await
             }
             Way::Naive => {
-                let pair = move |number| naive(pool.clone(), key(number));
+                let pair = move |_, number| naive(pool.clone(), key(number));
                 pairs::rate_on_all_threads(concurrent, time, pair).await
             }
             Way::Single => {
-                let pair = move |number| single(pool.clone(), key(number));
+                let pair = move |_, number| single(pool.clone(), key(number));
                 pairs::rate_on_all_threads(concurrent, time, pair).await
             }
         }

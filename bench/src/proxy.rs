@@ -4,7 +4,6 @@
 //! request moves far less with the machine's other load than requests per second do.
 
 mod child;
-mod cpu;
 mod load;
 mod targets;
 mod upstream;
@@ -12,6 +11,7 @@ mod upstream;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::cpu;
 use crate::extent::Extent;
 use crate::stats::{Bar, judge, median, range};
 use crate::{Error, Verdict};

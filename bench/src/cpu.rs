@@ -9,7 +9,7 @@ use crate::Error;
 const TICK: Duration = Duration::from_millis(10);
 
 /// User and system time so far, children that still live included.
-pub(super) fn used(id: u32) -> Result<Duration, Error> {
+pub(crate) fn used(id: u32) -> Result<Duration, Error> {
     let mut ticks = 0;
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name();
