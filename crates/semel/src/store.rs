@@ -421,8 +421,9 @@ pub trait TransactionalStore: Store {
     /// Completes the record in the transaction and commits both; returns when the record expires.
     ///
     /// Fails with [`ErrorKind::ClaimLost`] when another claim took over: the transaction is
-    /// rolled back. An error with [`Error::outcome_unknown`] leaves open whether the commit
-    /// happened; reading the record back tells, because it was in the same transaction.
+    /// rolled back. Any other error without [`Error::outcome_unknown`] says that nothing was
+    /// committed. One with it leaves that open: a finished record proves the commit, an unfinished
+    /// one proves nothing, because the commit may still be on its way.
     fn commit<'a>(
         &'a self,
         transaction: Self::Transaction,

@@ -28,7 +28,7 @@ fn a_wrong_user_password_database_or_port_is_named_without_the_password() {
         for (url, word) in [
             (wrong("semel:semel@", "semel:hunter2@"), "refuses the user or the password"),
             (wrong("semel:semel@", "nobody:hunter2@"), "refuses the user or the password"),
-            (format!("{}x", url.replace("semel:semel", "semel:semel")), "does not exist"),
+            (format!("{url}x"), "does not exist"),
             (wrong("127.0.0.1:", "127.0.0.1:1/x?port="), "wrong"),
         ] {
             let error = refusal(&url, impatient()).await;

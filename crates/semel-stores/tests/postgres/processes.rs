@@ -213,7 +213,8 @@ fn effect_and_record_exist_together_or_not_at_all() {
             let state = loop {
                 let record = store.get(&id("k")).await.unwrap().unwrap();
                 let open = "SELECT count(*) FROM pg_locks \
-                            WHERE relation = 'semel.orders'::regclass AND mode = 'RowExclusiveLock'";
+                            WHERE relation = 'semel.orders'::regclass \
+                            AND mode = 'RowExclusiveLock'";
                 if place.number(open).await == 0 {
                     break record.state.name();
                 }

@@ -171,8 +171,9 @@ impl Context {
     /// Completes the record inside `transaction` and commits both, so that effect and record
     /// exist together or not at all.
     ///
-    /// A commit whose answer is lost is decided by reading the record back: it was in the same
-    /// transaction. Hand the ending on to [`Guard::execute`].
+    /// A commit whose answer is lost is decided by the record, which was in the same transaction:
+    /// by the store, or by reading it back here. Where neither can tell, the ending is unknown.
+    /// Hand the ending on to [`Guard::execute`].
     pub async fn commit<T: TransactionalStore, L>(
         &self,
         store: &T,
@@ -192,14 +193,14 @@ impl Context {
         match self.shared().patiently(|| store.get(self.id())).await {
             Ok(Some(record)) if record.fence == self.fence() => match record.state {
                 State::Completed { expires_at, .. } => Ending::Committed { expires_at, live },
+                // The commit may still be on its way to the server. Only the store knows how to
+                // wait for its end, and it has given up.
                 State::Held(_) | State::InProgress { .. } | State::Interrupted { .. } => {
-                    Ending::NotApplied { live }
+                    Ending::Unknown { detail: unanswered(&error), live }
                 }
             },
             Ok(_) => Ending::ClaimLost,
-            Err(_) => {
-                Ending::Unknown { detail: format!("the commit was not answered: {error}"), live }
-            }
+            Err(_) => Ending::Unknown { detail: unanswered(&error), live },
         }
     }
 
@@ -252,6 +253,10 @@ impl Context {
         // Nothing panics while it holds the lock.
         self.inner.steps.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn unanswered(error: &Error) -> String {
+    format!("the commit was not answered: {error}")
 }
 
 impl fmt::Debug for Context {
