@@ -59,6 +59,11 @@ impl Upstream {
         self.state.0.lock().unwrap().effects.get(key).copied().unwrap_or(0)
     }
 
+    /// Every key that was executed, with how often.
+    pub(crate) fn all_effects(&self) -> HashMap<String, usize> {
+        self.state.0.lock().unwrap().effects.clone()
+    }
+
     pub(crate) fn wait_for_effects(&self, key: &str, count: usize) {
         let state = self.state.0.lock().unwrap();
         let reached = self.state.1.wait_timeout_while(state, PATIENCE, |state| {
@@ -73,13 +78,17 @@ fn serve(stream: TcpStream, shared: &(Mutex<State>, Condvar)) {
     while let Some((head, _)) = read_message(&mut reader) {
         let key = header(&head, "idempotency-key").unwrap_or_default();
         let mut state = shared.0.lock().unwrap();
-        let effects = state.effects.entry(key).or_default();
+        let effects = state.effects.entry(key.clone()).or_default();
         *effects += 1;
         let mine = *effects;
         shared.1.notify_all();
         drop(shared.1.wait_while(state, |state| state.gated == Some(mine)).unwrap());
-        let body = format!("{{\"execution\":{mine}}}");
-        let (status, more) = match head.split(' ').nth(1).unwrap_or_default() {
+        let path = head.split(' ').nth(1).unwrap_or_default();
+        let body = match path {
+            "/named" => format!("{{\"key\":\"{key}\",\"execution\":{mine}}}"),
+            _ => format!("{{\"execution\":{mine}}}"),
+        };
+        let (status, more) = match path {
             "/fail" => ("500 Internal Server Error", ""),
             "/rolled-back" => ("500 Internal Server Error", "Semel-Outcome: not-applied\r\n"),
             "/cookie" => ("201 Created", "Set-Cookie: session=1\r\nX-Many: a\r\nX-Many: b\r\n"),
@@ -117,15 +126,28 @@ fn header(head: &str, name: &str) -> Option<String> {
     })
 }
 
-/// A store file and proxies on it.
+/// A store and proxies on it.
 pub(crate) struct Site {
     pub(crate) upstream: Upstream,
     folder: TempDir,
+    url: String,
 }
 
 impl Site {
+    /// On a file of its own.
     pub(crate) fn new() -> Self {
-        Self { upstream: Upstream::start(), folder: tempfile::tempdir().unwrap() }
+        let folder = tempfile::tempdir().unwrap();
+        let url = url(&folder.path().join("semel.db"));
+        Self { upstream: Upstream::start(), folder, url }
+    }
+
+    /// On a store that is there already.
+    pub(crate) fn on(url: &str) -> Self {
+        Self { url: url.to_owned(), ..Self::new() }
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
     }
 
     pub(crate) fn store(&self) -> PathBuf {
@@ -157,7 +179,7 @@ impl Site {
         command
             .args(["proxy", "--listen", "127.0.0.1:0"])
             .args(["--upstream", &format!("http://{}", self.upstream.address)])
-            .args(["--store", &url(&self.store())])
+            .args(["--store", &self.url])
             .args(flags);
         command
     }
@@ -165,7 +187,7 @@ impl Site {
     /// `semel records …` on this store.
     pub(crate) fn records(&self, arguments: &[&str]) -> Output {
         let mut command = semel();
-        command.args(["records", "--store", &url(&self.store())]).args(arguments);
+        command.args(["records", "--store", &self.url]).args(arguments);
         command.output().unwrap()
     }
 

@@ -28,7 +28,7 @@ pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
 pub(crate) fn proxy_command(site: &Site, flags: &[&str]) -> Command {
     let mut command = semel();
     command
-        .args(["proxy", "--listen", "127.0.0.1:0", "--store", &url(&site.store())])
+        .args(["proxy", "--listen", "127.0.0.1:0", "--store", site.url()])
         .args(["--upstream", &format!("http://{}", site.upstream.address)])
         .args(flags);
     command
