@@ -56,7 +56,7 @@ impl Meta {
                 "it has no records with prefix `{prefix}`, and none may be made; check the URL and \
                  the prefix"
             );
-            return Err(Fault::lasting(ErrorKind::Invalid, what));
+            return Err(Fault::lasting(ErrorKind::Unavailable, what));
         }
         if format != FORMAT {
             let (format, known) =

@@ -144,11 +144,11 @@ impl RedisStore {
     /// Connects to the server, the cluster or what Sentinel looks after; see [the URLs](self#urls).
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] for a URL that cannot be read, or a server without records when none
-    /// may be made; [`ErrorKind::Settings`] for a server that is too old or may evict records, a
-    /// bad prefix, or a call outside a tokio runtime; [`ErrorKind::TooNew`] when a newer version
-    /// wrote there; [`ErrorKind::Unavailable`] when the server cannot be reached, refuses the
-    /// login, or is a replica.
+    /// [`ErrorKind::Invalid`] for a URL that cannot be read; [`ErrorKind::Settings`] for a server
+    /// that is too old or may evict records, a bad prefix, or a call outside a tokio runtime;
+    /// [`ErrorKind::TooNew`] when a newer version wrote there; [`ErrorKind::Unavailable`] when the
+    /// server cannot be reached, refuses the login, is a replica, or has no records when none may
+    /// be made.
     pub async fn connect(url: &str, options: RedisOptions) -> Result<Self, Error> {
         let runtime = Handle::try_current().map_err(|_| {
             let message = "a Redis store is opened inside a tokio runtime; none is running here";

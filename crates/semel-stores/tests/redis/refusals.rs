@@ -177,7 +177,7 @@ fn nothing_is_made_where_one_only_wants_to_look() {
         let Some(url) = url() else { return };
         let options = RedisOptions::default().prefix(&prefix()).create(false);
         let (kind, message) = refused(&url, options.clone()).await;
-        assert_eq!(kind, ErrorKind::Invalid);
+        assert_eq!(kind, ErrorKind::Unavailable);
         assert!(message.contains("check the URL and the prefix"), "{message}");
         options.clone().create(true).connect(&url).await.unwrap();
         options.connect(&url).await.unwrap();
