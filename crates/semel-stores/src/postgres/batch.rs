@@ -1,5 +1,6 @@
 //! Many records in one call.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,7 +38,7 @@ impl From<&Completion> for Finished {
 /// The batches of a store. `None` as an answer: this one has to be done alone.
 #[derive(Debug)]
 pub(super) struct Batches {
-    pub(super) claims: Coalescer<ClaimRequest, Found>,
+    pub(super) claims: Coalescer<ClaimRequest, Looked>,
     pub(super) completions: Coalescer<Finished, Option<Timestamp>>,
     pub(super) renewals: Coalescer<Renewal, Option<Timestamp>>,
 }
@@ -113,11 +114,25 @@ async fn one_by_one<Op: Sync, Answer>(
     answers
 }
 
+/// What became of a claim in a batch.
+#[derive(Debug)]
+pub(super) enum Looked {
+    /// It is the first of its key.
+    Fresh {
+        /// The number it got.
+        counter: u64,
+        /// When, by the server's clock.
+        now: Timestamp,
+    },
+    /// There is something, or there was a moment ago.
+    There(Found),
+}
+
 fn claim_all<'a>(
     link: &'a Link,
     sql: &'a str,
     asked: &'a [ClaimRequest],
-) -> BoxFuture<'a, Answers<Found>> {
+) -> BoxFuture<'a, Answers<Looked>> {
     Box::pin(async move {
         let [keys, tenants, operations] = names(asked.iter().map(|it| &it.id));
         let fingerprints = column(asked, |it| &it.fingerprint.as_bytes()[..]);
@@ -141,10 +156,28 @@ fn claim_all<'a>(
             )
             .await?;
         let mut answers: Vec<_> = asked.iter().map(|_| Err(missing())).collect();
+        let by_nonce = |nonce: &[u8]| asked.iter().position(|it| it.nonce.as_bytes() == nonce);
+        // Fresh ones come first, in the order of their names; mostly that is all there is.
+        let places: HashMap<&[u8], usize> = match asked {
+            [_] => HashMap::new(),
+            many => {
+                many.iter().enumerate().map(|(at, it)| (&it.nonce.as_bytes()[..], at)).collect()
+            }
+        };
+        let mut is_fresh = vec![false; asked.len()];
         for row in &rows {
+            if row::column::<Option<&str>>(row, "state")? == Some("fresh") {
+                let nonce: &[u8] = row::column(row, "nonce")?;
+                let place = places.get(nonce).copied().or_else(|| by_nonce(nonce));
+                let Some(place) = place else { continue };
+                let (counter, now) = (row::number(row, "counter")?, row::time(row, "now")?);
+                answers[place] = Ok(Looked::Fresh { counter, now });
+                is_fresh[place] = true;
+                continue;
+            }
             let place = place_of(row)?;
-            if let (Some(answer), Some(asked)) = (answers.get_mut(place), asked.get(place)) {
-                *answer = row::found(&asked.id, row);
+            if let (Some(false), Some(asked)) = (is_fresh.get(place), asked.get(place)) {
+                answers[place] = row::found(&asked.id, row).map(Looked::There);
             }
         }
         Ok(answers)
@@ -157,14 +190,17 @@ fn complete_all<'a>(
     ended: &'a [Finished],
 ) -> BoxFuture<'a, Answers<Option<Timestamp>>> {
     Box::pin(async move {
-        let [keys, tenants, operations] = names(ended.iter().map(|it| &it.id));
-        let counters = column(ended, |it| it.counter);
-        let nonces = column(ended, |it| &it.nonce[..]);
-        let retentions = column(ended, |it| span(it.keep_for));
-        let outcomes = column(ended, |it| &it.outcome[..]);
         for finished in ended {
             link.provide(finished.keep_for).await?;
         }
+        let mut places: Vec<usize> = (0..ended.len()).collect();
+        places.sort_by_key(|place| &ended[*place].id);
+        let sorted: Vec<&Finished> = places.iter().map(|place| &ended[*place]).collect();
+        let [keys, tenants, operations] = names(sorted.iter().map(|it| &it.id));
+        let counters = column(&sorted, |it| it.counter);
+        let nonces = column(&sorted, |it| &it.nonce[..]);
+        let retentions = column(&sorted, |it| span(it.keep_for));
+        let outcomes = column(&sorted, |it| &it.outcome[..]);
         let rows = link
             .call(
                 sql,
@@ -184,7 +220,7 @@ fn complete_all<'a>(
                     link.forget_partitions();
                 }
             })?;
-        times(&rows, "expires_at", ended.len())
+        times(&rows, "expires_at", &places)
     })
 }
 
@@ -211,7 +247,8 @@ fn renew_all<'a>(
                 ],
             )
             .await?;
-        times(&rows, "deadline", asked.len())
+        let places: Vec<usize> = (0..asked.len()).collect();
+        times(&rows, "deadline", &places)
     })
 }
 
@@ -238,15 +275,13 @@ fn column<'a, Op, T>(ops: &'a [Op], value: impl Fn(&'a Op) -> T) -> Vec<T> {
     ops.iter().map(value).collect()
 }
 
-/// Answers by place; who is not among the rows has to be done alone.
-fn times(
-    rows: &[Row],
-    name: &str,
-    count: usize,
-) -> Result<Vec<Result<Option<Timestamp>, Error>>, Fault> {
-    let mut answers: Vec<_> = (0..count).map(|_| Ok(None)).collect();
+/// Answers to operations that were sent in this order; who is not among the rows has to be done
+/// alone.
+fn times(rows: &[Row], name: &str, sent: &[usize]) -> Answers<Option<Timestamp>> {
+    let mut answers: Vec<_> = sent.iter().map(|_| Ok(None)).collect();
     for row in rows {
-        if let Some(answer) = answers.get_mut(place_of(row)?) {
+        let place = sent.get(place_of(row)?).copied();
+        if let Some(answer) = place.and_then(|place| answers.get_mut(place)) {
             *answer = row::time(row, name).map(Some);
         }
     }

@@ -75,7 +75,7 @@ use semel::store::{
     AuditEntry, ClaimRequest, Claimed, Completion, Counts, Filter, Release, Renewal, Summary,
 };
 use semel::{
-    BoxFuture, Capabilities, Clock, Error, ErrorKind, Inspect, Record, RecordId, State, Store,
+    BoxFuture, Capabilities, Clock, Error, ErrorKind, Fence, Inspect, Record, RecordId, Store,
     SystemClock, Timestamp,
 };
 
@@ -83,10 +83,9 @@ pub use inspect::Facts;
 pub use transaction::PostgresTransaction;
 
 use self::address::Address;
-use self::batch::{Batches, Finished};
+use self::batch::{Batches, Finished, Looked};
 use self::link::{Link, within};
 use self::listen::Listener;
-use self::row::Found;
 use self::schema::Schema;
 use crate::coalesce::Bounds;
 
@@ -327,10 +326,15 @@ impl PostgresStore {
     async fn claim_now(&self, request: &ClaimRequest) -> Result<Claimed, Error> {
         let mut round = 0;
         loop {
-            let found = self.batches.claims.submit(request.clone()).await?;
-            if let Some(acquired) = fresh(request, &found) {
-                return Ok(acquired);
-            }
+            let found = match self.batches.claims.submit(request.clone()).await? {
+                Looked::There(found) => found,
+                Looked::Fresh { counter, now } => {
+                    let fence = Fence { counter, nonce: request.nonce };
+                    let lease_until = now.after(request.lease);
+                    let (steps, attempts) = (Vec::new(), 1);
+                    return Ok(Claimed::Acquired { fence, lease_until, steps, attempts });
+                }
+            };
             let is_taken = found.record.is_some();
             match self.link.decide(request, found).await {
                 Ok(Some(claimed)) => return Ok(claimed),
@@ -346,22 +350,6 @@ impl PostgresStore {
             self.link.pause(round).await;
         }
     }
-}
-
-/// The claim, if the batch has inserted its record.
-fn fresh(request: &ClaimRequest, found: &Found) -> Option<Claimed> {
-    let record = found.record.as_ref()?;
-    let State::InProgress { lease_until } = record.state else { return None };
-    let is_ours = record.fence.nonce == request.nonce
-        && found.revision == 0
-        && record.updated_at == found.now
-        && record.attempts == 1;
-    is_ours.then(|| Claimed::Acquired {
-        fence: record.fence,
-        lease_until,
-        steps: Vec::new(),
-        attempts: 1,
-    })
 }
 
 impl fmt::Debug for PostgresStore {

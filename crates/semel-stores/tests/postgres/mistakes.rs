@@ -179,7 +179,7 @@ fn a_read_only_standby_is_refused_for_what_it_is_and_serves_once_it_is_promoted(
 fn a_pool_whose_connections_are_all_in_use_says_so() {
     block_on(async {
         let Some(place) = Place::new().await else { return };
-        let options = impatient().schema(&place.schema).transactions_max(1);
+        let options = place.options().patience(Duration::from_secs(2)).transactions_max(1);
         let store = options.connect(&place.url).await.unwrap();
         let transaction = store.begin().await.unwrap();
         let error = store.begin().await.unwrap_err();

@@ -164,8 +164,9 @@ BEGIN
 END
 $$;
 
--- Claims many keys in one call. What it inserted is claimed; for the rest it tells what is there,
--- and the caller decides by the same rules as everywhere.
+-- Claims many keys in one call. What it inserted comes back as `fresh`, with its nonce and its
+-- counter. If that is not all, every place comes back with what is there, and the caller decides
+-- by the same rules as everywhere.
 --
 -- It never waits for a row that it can see, so one slow transaction does not hold up a batch.
 CREATE FUNCTION semel.claim(
@@ -180,9 +181,12 @@ AS $$
 #variable_conflict use_column
 DECLARE
     moment   bigint := semel.clock();
-    made     bigint;
+    made     bytea[];
+    counters bigint[];
     doubtful tid[];
-    doubles  tid[];
+    again    bytea[];
+    higher   bigint[];
+    doubles  bytea[];
 BEGIN
     -- Under a stricter isolation every statement below would see the same moment of the past, and
     -- a record that was finished since then would be overlooked.
@@ -220,34 +224,49 @@ BEGIN
         ON CONFLICT DO NOTHING
         -- A number that was drawn by somebody else before this row had its place may have been
         -- used for the same key and forgotten meanwhile. Then this row needs a higher one.
-        RETURNING o.ctid AS row, o.counter < pg_sequence_last_value('semel.fence') AS is_doubtful
+        RETURNING o.ctid AS row, o.nonce, o.counter,
+            o.counter < pg_sequence_last_value('semel.fence') AS is_doubtful
     )
-    SELECT count(*), array_agg(m.row) FILTER (WHERE m.is_doubtful) FROM made AS m
-    INTO made, doubtful;
+    SELECT
+        array_agg(m.nonce) FILTER (WHERE NOT m.is_doubtful),
+        array_agg(m.counter) FILTER (WHERE NOT m.is_doubtful),
+        array_agg(m.row) FILTER (WHERE m.is_doubtful)
+    FROM made AS m INTO made, counters, doubtful;
 
     IF doubtful IS NOT NULL THEN
-        UPDATE semel.open AS o SET counter = nextval('semel.fence') WHERE o.ctid = ANY (doubtful);
+        WITH raised AS (
+            UPDATE semel.open AS o SET counter = nextval('semel.fence')
+            WHERE o.ctid = ANY (doubtful) RETURNING o.nonce, o.counter
+        )
+        SELECT array_agg(r.nonce), array_agg(r.counter) FROM raised AS r INTO again, higher;
+        made := made || again;
+        counters := counters || higher;
     END IF;
 
-    IF made > 0 THEN
+    IF made IS NOT NULL THEN
         -- A key that was claimed and finished between the look and the insertion is finished.
-        SELECT array_agg(o.ctid)
-        FROM unnest(keys, tenants, operations, nonces) AS a (key, tenant, operation, nonce)
-        CROSS JOIN LATERAL (
-            SELECT 1 FROM semel.done AS d
-            WHERE d.key = a.key AND d.tenant = a.tenant AND d.operation = a.operation
-                AND d.expires_at > moment
-            LIMIT 1
-        ) AS d
-        CROSS JOIN LATERAL (
-            SELECT o.ctid FROM semel.open AS o
-            WHERE o.key = a.key AND o.tenant = a.tenant AND o.operation = a.operation
+        WITH gone AS (
+            DELETE FROM semel.open AS o
+            USING unnest(keys, tenants, operations, nonces) AS a (key, tenant, operation, nonce)
+            WHERE (
+                SELECT 1 FROM semel.done AS d
+                WHERE d.key = a.key AND d.tenant = a.tenant AND d.operation = a.operation
+                    AND d.expires_at > moment
+                LIMIT 1
+            ) IS NOT NULL
+                AND o.key = a.key AND o.tenant = a.tenant AND o.operation = a.operation
                 AND o.nonce = a.nonce AND o.xmin = pg_current_xact_id()::xid
-            LIMIT 1
-        ) AS o
-        INTO doubles;
-        IF doubles IS NOT NULL THEN
-            DELETE FROM semel.open AS o WHERE o.ctid = ANY (doubles);
+            RETURNING o.nonce
+        )
+        SELECT array_agg(g.nonce) FROM gone AS g INTO doubles;
+        RETURN QUERY SELECT
+            0::bigint, moment, 'fresh', NULL::text, f.counter, f.nonce, 0::bigint, NULL::bytea,
+            1, 0, moment, moment, NULL::bigint, NULL::bigint, NULL::text, NULL::text, NULL::bytea,
+            NULL::bytea
+        FROM unnest(made, counters) AS f (nonce, counter)
+        WHERE doubles IS NULL OR f.nonce <> ALL (doubles);
+        IF doubles IS NULL AND cardinality(made) = cardinality(keys) THEN
+            RETURN;
         END IF;
     END IF;
 
@@ -274,8 +293,8 @@ BEGIN
 END
 $$;
 
--- Moves many claims that still hold their fence to the finished ones. Rows that somebody else is
--- writing just now are left out: the caller does those alone, where it may wait.
+-- Moves many claims that still hold their fence to the finished ones. The caller gives them in the
+-- order of their names, so that two batches cannot wait for each other.
 CREATE FUNCTION semel.complete(
     keys text[], tenants text[], operations text[], counters bigint[], nonces bytea[],
     retentions bigint[], outcomes bytea[]
@@ -286,19 +305,14 @@ DECLARE
     moment bigint := semel.clock();
 BEGIN
     RETURN QUERY
-    WITH mine AS MATERIALIZED (
-        SELECT o.ctid AS row, a.place, a.retention
-        FROM unnest(keys, tenants, operations, counters, nonces, retentions) WITH ORDINALITY
+    WITH gone AS (
+        DELETE FROM semel.open AS o
+        USING unnest(keys, tenants, operations, counters, nonces, retentions) WITH ORDINALITY
             AS a (key, tenant, operation, counter, nonce, retention, place)
-        JOIN semel.open AS o
-            ON o.key = a.key AND o.tenant = a.tenant AND o.operation = a.operation
-        WHERE o.counter = a.counter AND o.nonce = a.nonce
+        WHERE o.key = a.key AND o.tenant = a.tenant AND o.operation = a.operation
+            AND o.counter = a.counter AND o.nonce = a.nonce
             AND o.state IN ('in-progress', 'held')
-        ORDER BY a.key, a.tenant, a.operation
-        FOR UPDATE OF o SKIP LOCKED
-    ), gone AS (
-        DELETE FROM semel.open AS o USING mine AS m WHERE o.ctid = m.row
-        RETURNING m.place, m.retention, o.key, o.tenant, o.operation, o.effect, o.counter, o.nonce,
+        RETURNING a.place, a.retention, o.key, o.tenant, o.operation, o.effect, o.counter, o.nonce,
             o.fingerprint, o.attempts, o.lost_leases, o.created_at, o.awaited
     ), kept AS (
         INSERT INTO semel.done (
