@@ -19,8 +19,9 @@
 //! # What it cannot guarantee
 //!
 //! Redis answers before a write is safe, unless it is told otherwise. What is lost in a crash or a
-//! failover is a forgotten operation: its retry runs again, in every effect mode but
-//! [`Effect::Keyed`](semel::Effect::Keyed), where the downstream still knows the key.
+//! failover is a forgotten operation: its retry runs again. Only
+//! [`Effect::Keyed`](semel::Effect::Keyed) and [`Effect::FencedQuery`](semel::Effect::FencedQuery)
+//! keep the effect at one, because there the downstream remembers.
 //!
 //! | setting | what a crash loses: process | machine | failover |
 //! |---|---|---|---|
