@@ -1,4 +1,4 @@
-//! Processor time of a process and its living children, from `/proc`.
+//! Processor time of a process and its children, from `/proc`.
 
 use std::fs;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use crate::Error;
 /// One clock tick of `/proc` on every Linux that Debian ships.
 const TICK: Duration = Duration::from_millis(10);
 
-/// User and system time so far, children that still live included.
+/// User and system time so far, that of its children included, whether they live or have ended.
 pub(crate) fn used(id: u32) -> Result<Duration, Error> {
     let mut ticks = 0;
     for entry in fs::read_dir("/proc")? {
@@ -19,7 +19,9 @@ pub(crate) fn used(id: u32) -> Result<Duration, Error> {
         // A process may end between the listing and the look.
         let Ok(stat) = fs::read_to_string(format!("/proc/{process}/stat")) else { continue };
         let Some(stat) = Stat::parse(&stat) else { continue };
-        if process == id || stat.parent == id {
+        if process == id {
+            ticks += stat.ticks + stat.ended_children_ticks;
+        } else if stat.parent == id {
             ticks += stat.ticks;
         }
     }
@@ -29,6 +31,7 @@ pub(crate) fn used(id: u32) -> Result<Duration, Error> {
 struct Stat {
     parent: u32,
     ticks: u32,
+    ended_children_ticks: u32,
 }
 
 impl Stat {
@@ -37,7 +40,11 @@ impl Stat {
         let (_, rest) = text.rsplit_once(") ")?;
         let fields: Vec<&str> = rest.split(' ').collect();
         let number = |index: usize| fields.get(index)?.parse::<u32>().ok();
-        Some(Self { parent: number(1)?, ticks: number(11)? + number(12)? })
+        Some(Self {
+            parent: number(1)?,
+            ticks: number(11)? + number(12)?,
+            ended_children_ticks: number(13)? + number(14)?,
+        })
     }
 }
 
@@ -47,8 +54,8 @@ mod tests {
 
     #[test]
     fn a_name_with_brackets_and_spaces_does_not_shift_the_fields() {
-        let text = "7 (a) b) S 3 7 7 0 -1 4 0 0 0 0 21 9 0 0 20 0 1 0 5 0 0";
+        let text = "7 (a) b) S 3 7 7 0 -1 4 0 0 0 0 21 9 4 1 20 0 1 0 5 0 0";
         let stat = Stat::parse(text).unwrap();
-        assert_eq!((stat.parent, stat.ticks), (3, 30));
+        assert_eq!((stat.parent, stat.ticks, stat.ended_children_ticks), (3, 30, 5));
     }
 }

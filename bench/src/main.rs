@@ -42,6 +42,7 @@ fn run(name: &str, extent: Extent) -> Option<Result<Verdict, Error>> {
         "postgres" => Some(postgres::run(extent)),
         "proxy" => Some(proxy::run(extent)),
         "redis" => Some(redis::run(extent)),
+        "redis-proxy" => Some(proxy::run_redis(extent)),
         "sqlite" => Some(sqlite::run(extent)),
         _ => None,
     }
@@ -58,7 +59,7 @@ fn main() -> ExitCode {
         _ => None,
     };
     let Some(result) = result else {
-        eprintln!("usage: semel-bench [--smoke] guard|postgres|proxy|redis|sqlite");
+        eprintln!("usage: semel-bench [--smoke] guard|postgres|proxy|redis|redis-proxy|sqlite");
         return ExitCode::from(2);
     };
     match result {

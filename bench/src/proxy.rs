@@ -5,6 +5,8 @@
 
 mod child;
 mod load;
+mod redis;
+mod round_trips;
 mod targets;
 mod upstream;
 
@@ -16,8 +18,10 @@ use crate::extent::Extent;
 use crate::stats::{Bar, judge, median, range};
 use crate::{Error, Verdict};
 
+use load::Requests;
 use targets::Target;
 
+pub(crate) use redis::run as run_redis;
 pub(crate) use upstream::run as run_upstream;
 
 /// One measured run of one proxy.
@@ -28,17 +32,16 @@ struct Sample {
 
 /// Measures both in turns and prints the ratio.
 pub(crate) fn run(extent: Extent) -> Result<Verdict, Error> {
-    for program in ["nginx", "wrk"] {
-        if !child::is_there(program) {
-            println!("proxy: SKIPPED {program} missing (apt-get install {program})");
-            return Ok(Verdict::Skipped);
-        }
+    if let Some(missing) = missing() {
+        println!("skipped: {missing}");
+        return Ok(Verdict::Skipped);
     }
     let folder = tempfile::tempdir()?;
     let upstream = targets::upstream()?;
     let nginx = targets::nginx(folder.path(), upstream.port)?;
-    let semel = targets::semel(folder.path(), upstream.port)?;
-    let script = load::script(folder.path())?;
+    let store = format!("sqlite:{}", folder.path().join("semel.db").display());
+    let semel = targets::semel(folder.path(), upstream.port, &store, &[])?;
+    let script = Requests::Plain.script(folder.path())?;
     for target in [&upstream, &nginx, &semel] {
         load::run(target.port, &script, Duration::from_secs(1))?;
     }
@@ -67,6 +70,12 @@ pub(crate) fn run(extent: Extent) -> Result<Verdict, Error> {
     );
     let what = "semel / nginx, CPU per request, median of the pairs";
     Ok(judge(what, median(&ratios), Bar::AtMost(1.35), extent))
+}
+
+/// The first program that is not there.
+fn missing() -> Option<String> {
+    let missing = ["nginx", "wrk"].into_iter().find(|program| !child::is_there(program))?;
+    Some(format!("{missing} is missing; apt-get install {missing}"))
 }
 
 fn sample(target: &Target, script: &Path, run: Duration) -> Result<Sample, Error> {

@@ -5,7 +5,8 @@ use std::process::Command;
 use crate::{Failure, process, suggest};
 
 /// The benchmarks; each prints its own ratio and bar.
-pub(crate) const NAMES: [&str; 5] = ["guard", "postgres", "proxy", "redis", "sqlite"];
+pub(crate) const NAMES: [&str; 6] =
+    ["guard", "postgres", "proxy", "redis", "redis-proxy", "sqlite"];
 
 /// `cargo xtask bench [NAME…]`.
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {

@@ -2,20 +2,83 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::Error;
 
-const SCRIPT: &str = r#"wrk.method = "POST"
-wrk.body = '{"item":"book","qty":12}'
-wrk.headers["Content-Type"] = "application/json"
-"#;
+/// What every request carries.
+pub(super) const BODY: &str = r#"{"item":"book","qty":12}"#;
 
-/// Writes the script that makes `wrk` send the request.
-pub(super) fn script(folder: &Path) -> Result<PathBuf, Error> {
-    let path = folder.join("post.lua");
-    std::fs::write(&path, SCRIPT)?;
-    Ok(path)
+/// How many keys a load has whose requests come again. Far more than connections, so that none
+/// comes again while it is in flight, and few enough that a short run asks for each of them.
+pub(super) const REPLAYED_KEYS: u64 = 1_000;
+
+/// Which requests are sent; each is a POST with the same body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Requests {
+    /// The same one again and again.
+    Plain,
+    /// Those of [`Self::Fresh`] with as long a name of the field, which means nothing.
+    Unkeyed,
+    /// Every request has a key of its own.
+    Fresh,
+    /// The same keys again and again, in every run.
+    Replayed,
+}
+
+impl Requests {
+    /// Writes the script that makes `wrk` send them. For one run: a second one with the same
+    /// script would send the same keys.
+    pub(super) fn script(self, folder: &Path) -> Result<PathBuf, Error> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let run = NEXT.fetch_add(1, Ordering::Relaxed);
+        let text = match self {
+            Self::Plain => plain(),
+            Self::Unkeyed => keyed("Disregarded-Key", &format!("{run}-"), u64::MAX),
+            Self::Fresh => keyed("Idempotency-Key", &format!("{run}-"), u64::MAX),
+            Self::Replayed => keyed("Idempotency-Key", "again-", REPLAYED_KEYS),
+        };
+        let path = folder.join(format!("{run}.lua"));
+        std::fs::write(&path, text)?;
+        Ok(path)
+    }
+}
+
+fn plain() -> String {
+    format!(
+        r#"wrk.method = "POST"
+wrk.body = '{BODY}'
+wrk.headers["Content-Type"] = "application/json"
+"#
+    )
+}
+
+/// The request is put together once, around the place of the key, because `wrk.format` would take
+/// longer than everything that is measured.
+fn keyed(field: &str, prefix: &str, keys: u64) -> String {
+    format!(
+        r#"local threads = 0
+function setup(thread)
+  thread:set("number", threads)
+  threads = threads + 1
+end
+
+local before, after
+local count = 0
+function init()
+  local fields = {{ ["Content-Type"] = "application/json", ["{field}"] = "\"<key>\"" }}
+  local text = wrk.format("POST", nil, fields, '{BODY}')
+  before, after = text:match("^(.*)<key>(.*)$")
+  before = before .. "{prefix}" .. number .. "-"
+end
+
+function request()
+  count = count % {keys} + 1
+  return before .. count .. after
+end
+"#
+    )
 }
 
 /// Loads the port and returns how many requests were answered with success. Any other answer or a

@@ -23,8 +23,14 @@ pub(super) fn upstream() -> Result<Target, Error> {
     announced(command.arg("upstream"))
 }
 
-/// `semel proxy` as it is built for release, with an SQLite store that no request reaches.
-pub(super) fn semel(folder: &Path, upstream: u16) -> Result<Target, Error> {
+/// `semel proxy` beside this program, so built for release as it is, with this store and these
+/// flags on top.
+pub(super) fn semel(
+    folder: &Path,
+    upstream: u16,
+    store: &str,
+    flags: &[&str],
+) -> Result<Target, Error> {
     let program = std::env::current_exe()?.with_file_name("semel");
     if !program.is_file() {
         let program = program.display();
@@ -33,8 +39,8 @@ pub(super) fn semel(folder: &Path, upstream: u16) -> Result<Target, Error> {
     let mut command = Command::new(program);
     command
         .args(["proxy", "--upstream", &format!("http://127.0.0.1:{upstream}")])
-        .args(["--listen", "127.0.0.1:0", "--store"])
-        .arg(format!("sqlite:{}", folder.join("semel.db").display()))
+        .args(["--listen", "127.0.0.1:0", "--store", store])
+        .args(flags)
         .env("TOKIO_WORKER_THREADS", WORKERS)
         .current_dir(folder);
     announced(&mut command)
