@@ -1,7 +1,9 @@
 //! The store's URL: what tokio-postgres understands, and a few words of our own.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 use semel::{Error, ErrorKind};
@@ -14,9 +16,7 @@ use super::tls::Trust;
 pub(super) struct Address {
     pub(super) config: Config,
     pub(super) trust: Trust,
-    pub(super) schema: Option<String>,
-    pub(super) pooler: Option<bool>,
-    pub(super) pool: Option<usize>,
+    pub(super) own: Own,
     /// `host:port/database`, without secrets.
     pub(super) place: String,
 }
@@ -54,15 +54,27 @@ impl Address {
         if config.get_application_name().is_none() {
             config.application_name("semel");
         }
-        let trust = match (own.root, own.verifies) {
+        let trust = match (own.root.take(), own.verifies) {
             (None, false) => Trust::Anybody,
             (root, _) => Trust::Roots(root),
         };
         let place = place(&config);
-        let Own { schema, pooler, pool, .. } = own;
-        Ok(Self { config, trust, schema, pooler, pool, place })
+        Ok(Self { config, trust, own, place })
     }
 }
+
+/// What only we understand.
+const OWN: [&str; 9] = [
+    "batch_max",
+    "patience",
+    "pool",
+    "pooler",
+    "queue_max",
+    "response_timeout",
+    "schema",
+    "sslrootcert",
+    "transactions_max",
+];
 
 /// What the driver understands.
 const DRIVER: [&str; 16] = [
@@ -84,14 +96,20 @@ const DRIVER: [&str; 16] = [
     "user",
 ];
 
+/// What is said in words of our own.
 #[derive(Default)]
-struct Own {
+pub(super) struct Own {
     mode: Option<SslMode>,
     verifies: bool,
     root: Option<PathBuf>,
-    schema: Option<String>,
-    pooler: Option<bool>,
-    pool: Option<usize>,
+    pub(super) schema: Option<String>,
+    pub(super) pooler: Option<bool>,
+    pub(super) pool: Option<usize>,
+    pub(super) batch_max: Option<usize>,
+    pub(super) queue_max: Option<usize>,
+    pub(super) transactions_max: Option<usize>,
+    pub(super) patience: Option<Duration>,
+    pub(super) response_timeout: Option<Duration>,
 }
 
 impl Own {
@@ -111,23 +129,44 @@ impl Own {
             ("pooler", other) => {
                 return Err(invalid(&format!("`pooler={other}` must be none or transaction")));
             }
-            ("pool", size) => {
-                let size = size.parse().ok().filter(|size| (2..=1000).contains(size));
-                let rule = || invalid("`pool` must be a number from 2 to 1000");
-                self.pool = Some(size.ok_or_else(rule)?);
+            ("pool", text) => self.pool = Some(count(name, text, 2..=1000)?),
+            ("batch_max", text) => self.batch_max = Some(count(name, text, 1..=10_000)?),
+            ("queue_max", text) => self.queue_max = Some(count(name, text, 1..=1_000_000)?),
+            ("transactions_max", text) => {
+                self.transactions_max = Some(count(name, text, 1..=1000)?);
             }
+            ("patience", text) => self.patience = Some(time(name, text)?),
+            ("response_timeout", text) => self.response_timeout = Some(time(name, text)?),
             (name, _) if DRIVER.contains(&name) => return Ok(false),
             (name, _) => {
                 let name = name.escape_debug();
                 return Err(invalid(&format!(
-                    "parameter `{name}` is unknown; there are schema, pool, pooler, sslrootcert, \
-                     {}",
+                    "parameter `{name}` is unknown; there are {}, {}",
+                    OWN.join(", "),
                     DRIVER.join(", ")
                 )));
             }
         }
         Ok(true)
     }
+}
+
+fn count(name: &str, text: &str, range: RangeInclusive<usize>) -> Result<usize, Error> {
+    text.parse().ok().filter(|number| range.contains(number)).ok_or_else(|| {
+        let (min, max) = (range.start(), range.end());
+        invalid(&format!("`{name}` must be a number from {min} to {max}"))
+    })
+}
+
+fn time(name: &str, text: &str) -> Result<Duration, Error> {
+    let parsed = match text.strip_suffix("ms") {
+        Some(millis) => millis.parse().map(Duration::from_millis),
+        None => text.strip_suffix('s').unwrap_or(text).parse().map(Duration::from_secs),
+    };
+    let fits = |time: &Duration| !time.is_zero() && *time <= Duration::from_secs(3600);
+    parsed.ok().filter(fits).ok_or_else(|| {
+        invalid(&format!("`{name}` must be a time such as 500ms or 5s, at most an hour"))
+    })
 }
 
 fn place(config: &Config) -> String {
@@ -162,15 +201,14 @@ mod tests {
     #[test]
     fn the_drivers_words_and_ours_are_told_apart() {
         let url = "postgres://u:p%40ss@db1:5433,db2/shop?target_session_attrs=read-write\
-                   &sslmode=verify-full&schema=s&pooler=transaction&pool=12";
+                   &sslmode=verify-full&schema=s&pooler=transaction&pool=12&patience=700ms";
         let address = Address::parse(url).unwrap();
         assert_eq!(address.place, "db1:5433,db2:5432/shop");
         assert_eq!(address.config.get_password(), Some(&b"p@ss"[..]));
         assert_eq!(address.trust, Trust::Roots(None));
-        assert_eq!(
-            (address.schema.as_deref(), address.pooler, address.pool),
-            (Some("s"), Some(true), Some(12))
-        );
+        let Own { schema, pooler, pool, patience, .. } = address.own;
+        assert_eq!((schema.as_deref(), pooler, pool), (Some("s"), Some(true), Some(12)));
+        assert_eq!(patience, Some(Duration::from_millis(700)));
     }
 
     #[test]
@@ -180,6 +218,8 @@ mod tests {
             "postgres://u:secret@h/d?nonsense=1",
             "postgres://u:secret@h/d?pool=1",
             "postgres://u:secret@h/d?pooler=maybe",
+            "postgres://u:secret@h/d?patience=soon",
+            "postgres://u:secret@h/d?patience=0s",
             "postgres://u:secret@h",
             "postgres://",
             "mysql://u:secret@h/d",

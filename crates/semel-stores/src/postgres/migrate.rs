@@ -17,9 +17,25 @@ use super::PostgresOptions;
 use super::fault::Fault;
 use super::link::{Link, within};
 use super::row;
+use super::schema::Schema;
 
 /// Name and SQL of each step; its version is its place, from 1.
 const STEPS: &[(&str, &str)] = &[("records", include_str!("migrations/0001_records.sql"))];
+
+/// Before the first step; the lock lets several programs try it at once.
+const PREPARE: &str = "\
+BEGIN;
+SELECT pg_advisory_xact_lock(hashtextextended('semel.migration', 0));
+CREATE SCHEMA IF NOT EXISTS {schema};
+CREATE TABLE IF NOT EXISTS semel.migration (
+    version    integer PRIMARY KEY,
+    name       text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    applied_by text NOT NULL DEFAULT current_user
+)";
+
+/// After each step.
+const NOTE: &str = "INSERT INTO semel.migration (version, name) VALUES";
 
 /// The oldest server that has what we use, as PostgreSQL counts.
 const SERVER_MIN: i32 = 140_000;
@@ -56,6 +72,26 @@ pub async fn status(url: &str, options: PostgresOptions) -> Result<Vec<Migration
     Ok(all.map(|(at, _)| step(&link, at, applied.get(at).cloned())).collect())
 }
 
+/// What [`up`] would do now, as one transaction for `psql`; none when nothing is to do. Changes
+/// nothing. For those who have their tables made by somebody else.
+///
+/// # Errors
+/// As [`status`].
+pub async fn script(url: &str, options: PostgresOptions) -> Result<Option<String>, Error> {
+    let schema = options.clone().link(url)?.2.schema.clone();
+    let steps = status(url, options).await?;
+    let mut script = prepare(&schema);
+    for step in steps.iter().filter(|step| step.applied.is_none()) {
+        let Migration { version, name, sql, .. } = step;
+        let note = schema.sql(NOTE);
+        script.push_str(&format!(
+            ";\n\n-- step {version}: {name}\n\n{sql}\n{note} ({version}, '{name}')"
+        ));
+    }
+    script.push_str(";\n\nCOMMIT;\n");
+    Ok(steps.iter().any(|step| step.applied.is_none()).then_some(script))
+}
+
 /// Applies the steps that are missing and returns them.
 ///
 /// # Errors
@@ -77,18 +113,7 @@ pub async fn up(url: &str, options: PostgresOptions) -> Result<Vec<Migration>, E
 }
 
 async fn apply(link: &Link, client: &Client) -> Result<Vec<Migration>, Fault> {
-    let schema = &link.schema.name;
-    let prepare = format!(
-        "BEGIN; SELECT pg_advisory_xact_lock(hashtextextended('semel.migration', 0));
-         CREATE SCHEMA IF NOT EXISTS {schema};
-         CREATE TABLE IF NOT EXISTS semel.migration (
-             version    integer PRIMARY KEY,
-             name       text NOT NULL,
-             applied_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-             applied_by text NOT NULL DEFAULT current_user
-         )"
-    );
-    client.batch_execute(&link.schema.sql(&prepare)).await?;
+    client.batch_execute(&prepare(&link.schema)).await?;
     let count = link.schema.sql("SELECT count(*) AS many FROM semel.migration");
     let rows = client.query_typed(&count, &[]).await?;
     let many = rows.first().map(|row| row::number(row, "many")).transpose()?.unwrap_or(0);
@@ -97,7 +122,7 @@ async fn apply(link: &Link, client: &Client) -> Result<Vec<Migration>, Fault> {
         return Err(too_new(link, many).into());
     }
     let mut done = Vec::new();
-    let note = link.schema.sql("INSERT INTO semel.migration (version, name) VALUES ($1, $2)");
+    let note = link.schema.sql(&format!("{NOTE} ($1, $2)"));
     for at in many..STEPS.len() {
         let step = step(link, at, None);
         client.batch_execute(&step.sql).await?;
@@ -175,6 +200,10 @@ async fn applied(link: &Link) -> Result<Vec<String>, Fault> {
         rows => rows?,
     };
     Ok(rows.iter().map(|row| row::column(row, "applied")).collect::<Result<_, _>>()?)
+}
+
+fn prepare(schema: &Schema) -> String {
+    schema.sql(PREPARE).replace("{schema}", &schema.name)
 }
 
 fn step(link: &Link, at: usize, applied: Option<String>) -> Migration {

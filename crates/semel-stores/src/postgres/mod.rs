@@ -44,6 +44,8 @@
 //! | `schema` | where the tables are | `semel` |
 //! | `pool` | connections for the store's own calls, 2 to 1000 | 8 |
 //! | `pooler` | `transaction` behind a pooler of transactions | `none` |
+//! | `patience`, `response_timeout` | as the options, `500ms` or `5s` | 5s, 2s |
+//! | `batch_max`, `queue_max`, `transactions_max` | as the options | 512, 4096, 16 |
 //! | `sslmode` | `disable`, `prefer`, `require`, `verify-full` | `prefer` |
 //! | `sslrootcert` | PEM file of the authorities to trust; verifies in every mode | the system's |
 
@@ -213,16 +215,24 @@ impl PostgresOptions {
 
     pub(self) fn link(mut self, url: &str) -> Result<(Self, Address, Arc<Link>), Error> {
         let address = Address::parse(url)?;
-        self.schema = address.schema.clone().unwrap_or(self.schema);
-        self.pooler = address.pooler.unwrap_or(self.pooler);
-        self.pool = address.pool.unwrap_or(self.pool);
+        let own = &address.own;
+        self.schema = own.schema.clone().unwrap_or(self.schema);
+        self.pooler = own.pooler.unwrap_or(self.pooler);
+        self.pool = own.pool.unwrap_or(self.pool);
+        self.batch_max = own.batch_max.unwrap_or(self.batch_max);
+        self.queue_max = own.queue_max.unwrap_or(self.queue_max);
+        self.transactions_max = own.transactions_max.unwrap_or(self.transactions_max);
+        self.patience = own.patience.unwrap_or(self.patience);
+        self.response_timeout = own.response_timeout.unwrap_or(self.response_timeout);
         let link = self.link_to(&address, self.pool)?;
         Ok((self, address, link))
     }
 
     fn link_to(&self, address: &Address, size: usize) -> Result<Arc<Link>, Error> {
         let mut config = address.config.clone();
-        config.connect_timeout(self.connect_timeout);
+        if config.get_connect_timeout().is_none() {
+            config.connect_timeout(self.connect_timeout);
+        }
         if !self.pooler {
             let given = config.get_options().unwrap_or_default();
             config.options(format!("{given} {SESSION}"));
