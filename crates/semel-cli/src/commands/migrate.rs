@@ -21,7 +21,7 @@ pub(crate) struct Arguments {
 enum Command {
     /// Make or upgrade the tables, all in one transaction
     Up {
-        /// Print the SQL instead of running it
+        /// Print the SQL, as psql takes it, instead of running it
         #[arg(long)]
         dry_run: bool,
     },
@@ -52,14 +52,8 @@ async fn steps(url: &str) -> Result<Vec<Migration>, Failure> {
 }
 
 async fn dry_run(url: &str) -> Result<(), Failure> {
-    let missing = steps(url).await?.into_iter().filter(|step| step.applied.is_none());
-    let missing: Vec<_> = missing.collect();
-    if missing.is_empty() {
-        output::line("-- nothing to do");
-    }
-    for step in missing {
-        output::line(&format!("-- step {}: {}\n{}", step.version, step.name, step.sql));
-    }
+    let script = migrate::script(url, PostgresOptions::default()).await?;
+    output::line(script.as_deref().map_or("-- nothing to do", str::trim_end));
     Ok(())
 }
 

@@ -15,9 +15,11 @@
 )]
 #![allow(dead_code, clippy::print_stdout, reason = "the support is shared with other tests")]
 
+mod calls;
 mod client;
 #[cfg(feature = "failpoints")]
 mod crashes;
+mod migrate;
 mod outage;
 mod servers;
 mod storm;

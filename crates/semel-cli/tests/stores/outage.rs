@@ -19,7 +19,7 @@ const FLAGS: [&str; 6] = ["--lease", "4s", "--store-patience", "500ms", "--admin
 
 #[test]
 fn postgresql_is_killed_under_load_and_no_answer_is_lost() {
-    let Some(mut server) = servers::own_postgres() else { return };
+    let Some(mut server) = servers::own_postgres(&[]) else { return };
     let site = Site::on(&server.url());
     an_outage_under_load(
         &site,

@@ -15,22 +15,24 @@ pub(crate) fn postgres(schema: &str) -> Option<String> {
 
 /// The same before its tables are made.
 pub(crate) fn bare_postgres(schema: &str) -> Option<String> {
-    // A server takes seconds to make. Nobody drops it: it goes with this process.
+    shared_postgres().map(|server| format!("{}?schema={schema}", server.url()))
+}
+
+/// The PostgreSQL of all tests that do not break it. It takes seconds to make.
+pub(crate) fn shared_postgres() -> Option<&'static Postgres> {
+    // Nobody drops it: it goes with this process.
     static SERVER: OnceLock<Postgres> = OnceLock::new();
-    if skips(Postgres::missing()) {
-        return None;
-    }
     // Every test has two proxies with a pool each, and on a large machine they all run at once.
-    let server = SERVER.get_or_init(|| Postgres::with(&[("max_connections", "1000")]).unwrap());
-    Some(format!("{}?schema={schema}", server.url()))
+    let start = || Postgres::with(&[("max_connections", "1000")]).unwrap();
+    (!skips(Postgres::missing())).then(|| SERVER.get_or_init(start))
 }
 
 /// A PostgreSQL that the test may kill, with the store's tables.
-pub(crate) fn own_postgres() -> Option<Postgres> {
+pub(crate) fn own_postgres(settings: &[(&str, &str)]) -> Option<Postgres> {
     if skips(Postgres::missing()) {
         return None;
     }
-    let server = Postgres::start().unwrap();
+    let server = Postgres::with(settings).unwrap();
     migrate(&server.url());
     Some(server)
 }
