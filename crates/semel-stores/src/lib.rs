@@ -24,4 +24,4 @@ pub mod sqlite;
 
 #[cfg(feature = "replay-cache")]
 pub use replays::ReplayCache;
-pub use url::{Kind, Opened, Purpose, check, open};
+pub use url::{Kind, Opened, Purpose, check, open, open_with};

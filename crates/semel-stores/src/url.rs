@@ -1,11 +1,16 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use semel::{Error, ErrorKind, FingerprintKey, Inspect, MemoryStore, Random, SystemRandom};
+
+/// What the stores on servers have by themselves.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why a store is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// To look at what is there, and to decide about it. A store that does not exist is an error.
+    /// To look at what is there, and to decide about it. A store that does not exist is an error;
+    /// a Redis that may evict records is none, so that its operator can see what is wrong.
     Operate,
     /// To serve. A SQLite file that does not exist is made.
     Serve,
@@ -74,16 +79,32 @@ pub fn check(url: &str) -> Result<(), Error> {
 /// # Errors
 /// [`ErrorKind::Invalid`] for a URL that this build does not know, and those of the store.
 pub async fn open(url: &str, purpose: Purpose) -> Result<Opened, Error> {
+    open_with(url, purpose, PATIENCE).await
+}
+
+/// As [`open`]; `patience` is how long a store on a server tries an operation again while the
+/// server is gone. [`open`] gives it 5 s.
+///
+/// # Errors
+/// As [`open`].
+#[cfg_attr(
+    not(any(feature = "postgres", feature = "redis")),
+    expect(unused_variables, reason = "only servers need patience")
+)]
+pub async fn open_with(url: &str, purpose: Purpose, patience: Duration) -> Result<Opened, Error> {
     match named(url)? {
         #[cfg(feature = "postgres")]
         Named::Postgres => {
-            let store = Arc::new(crate::postgres::PostgresStore::connect(url).await?);
+            let options = crate::postgres::PostgresOptions::default().patience(patience);
+            let store = Arc::new(options.connect(url).await?);
             let fingerprint_key = FingerprintKey::from_secret(store.secret())?;
             Ok(Opened { store: store.clone(), fingerprint_key, kind: Kind::Postgres(store) })
         }
         #[cfg(feature = "redis")]
         Named::Redis => {
-            let options = crate::redis::RedisOptions::default().create(purpose == Purpose::Serve);
+            let is_to_serve = purpose == Purpose::Serve;
+            let options = crate::redis::RedisOptions::default().patience(patience);
+            let options = options.create(is_to_serve).allow_eviction(!is_to_serve);
             let store = Arc::new(options.connect(url).await?);
             let fingerprint_key = FingerprintKey::from_secret(store.secret())?;
             Ok(Opened { store: store.clone(), fingerprint_key, kind: Kind::Redis(store) })

@@ -91,8 +91,9 @@ async fn serve(arguments: Arguments) -> Result<(), Failure> {
         Some(address) => Some(bind("admin", address).await?),
         None => None,
     };
+    let patience = build::guard_settings(&arguments)?.store_patience;
     let Opened { store, fingerprint_key, .. } =
-        semel_stores::open(&arguments.store.url()?, Purpose::Serve).await?;
+        semel_stores::open_with(&arguments.store.url()?, Purpose::Serve, patience).await?;
     let secret = build::secret(&arguments)?.unwrap_or(fingerprint_key);
     let store = remembering(store, &arguments);
     let proxy = build::proxy(&arguments, Arc::clone(&store), secret)?;
