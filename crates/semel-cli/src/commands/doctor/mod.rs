@@ -22,6 +22,8 @@ const WRITE_MAX: Duration = Duration::from_millis(250);
 const EXPIRED_MAX: u64 = 100_000;
 /// How far the store's clock may be from this machine's.
 const CLOCK_SKEW_MAX: Duration = Duration::from_secs(5);
+/// Columns for what was looked at.
+const WIDTH_MIN: usize = 20;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -56,7 +58,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
         Kind::Sqlite(store) => sqlite::look(store).await?,
         _ => Vec::new(),
     });
-    findings.extend(probe(&*store).await?);
+    findings.extend(probe(&*store).await);
     findings.extend(backlog(&store.count().await?));
     let is_safe = findings.iter().all(|finding| finding.advice.is_none());
     if arguments.json {
@@ -66,11 +68,12 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
             .collect();
         output::json(&json!({ "safe": is_safe, "findings": findings }));
     } else {
+        let width = findings.iter().map(|it| it.what.len()).fold(WIDTH_MIN, usize::max);
         for finding in &findings {
             let mark = if finding.advice.is_some() { "!!" } else { "ok" };
-            output::line(&format!("{mark}  {:<20} {}", finding.what, finding.seen));
+            output::line(&format!("{mark}  {:<width$} {}", finding.what, finding.seen));
             if let Some(advice) = &finding.advice {
-                output::line(&format!("    {:<20} {advice}", ""));
+                output::line(&format!("    {:<width$} {advice}", ""));
             }
         }
         output::line(if is_safe { "the store is safe" } else { "the store needs attention" });
@@ -78,16 +81,22 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
     if is_safe { Ok(()) } else { Err(Failure::told()) }
 }
 
-async fn probe(store: &dyn Inspect) -> Result<Vec<Finding>, Failure> {
-    let Probe { took, skew } = probe::write(store).await?;
+async fn probe(store: &dyn Inspect) -> Vec<Finding> {
+    let Probe { took, skew } = match probe::write(store).await {
+        Ok(probe) => probe,
+        // What was seen before it often says why, so this is a finding among the others.
+        Err(error) => {
+            return vec![Finding::new("durable write", "failed", Some(&error.to_string()))];
+        }
+    };
     let slow =
         (took > WRITE_MAX).then_some("the store is slow or busy; requests wait for it twice");
     let wrong = (skew > CLOCK_SKEW_MAX)
         .then_some("the clocks differ: leases and retention end early or late; run NTP");
-    Ok(vec![
+    vec![
         Finding::new("durable write", format!("{:.1} ms", took.as_secs_f64() * 1e3), slow),
         Finding::new("store's clock", format!("{} off", text::duration(skew)), wrong),
-    ])
+    ]
 }
 
 fn backlog(counts: &Counts) -> Vec<Finding> {
