@@ -12,15 +12,21 @@ for completion = 1, #KEYS / 2 do
   if type(value) == 'table' then
     answers[completion + 1] = { value.err }
   elseif (state == IN_PROGRESS or state == HELD) and is_owned(value, ARGV[argument])
-    and intact(value) then
+    and string.byte(value, 5) == VERSION then
     local expires = now + ARGV[argument + 1]
+    local revision, deadline, since, updated, created, sum =
+      struct.unpack('>I8I8I8I8I8I8', value, 33)
+    local mark = string.byte(value, 7)
+    sum = sum + ((COMPLETED - state) * 65536 - mark * 256) * 65519 + 65413
+      + share(expires, 65407, 65393) - share(deadline, 65407, 65393)
+      + share(now, 65381, 65371) - share(since, 65381, 65371)
+      + share(now, 65357, 65353) - share(updated, 65357, 65353)
     local head = START .. 'C\0' .. string.sub(value, 8, 32)
-      .. struct.pack('>I8I8I8I8', number_at(value, 33) + 1, expires, now, now)
-      .. string.sub(value, 65, HEAD)
+      .. struct.pack('>I8I8I8I8I8I8', revision + 1, expires, now, now, created, sum)
     local length = struct.unpack('>I2', value, SEALED + 1)
     local names = string.sub(value, SEALED + 1, SEALED + 2 + length)
-    local written = redis.pcall('SET', record, seal(head) .. names .. ARGV[argument + 2],
-      'PXAT', expires - ARGV[1])
+    local written = redis.pcall('SET', record, head .. names .. ARGV[argument + 2],
+      'PXAT', string.format('%d', expires - ARGV[1]))
     if written.err then
       answers[completion + 1] = { written.err }
     else

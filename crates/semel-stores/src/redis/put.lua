@@ -16,7 +16,7 @@ if head == '' then
   redis.call('DEL', record)
 else
   if ARGV[6] == '1' then
-    counter = next_counter(shard, value, micros)
+    counter = enter(shard, record, ARGV[7], value, micros)
     head = string.sub(head, 1, 8) .. struct.pack('>I8', counter) .. string.sub(head, 17)
   end
   -- Somebody may have started to wait since the record was read.
@@ -26,9 +26,6 @@ else
     redis.call('SET', record, seal(head) .. ARGV[5], 'PXAT', number_at(head, 41) - ARGV[1])
   else
     redis.call('SET', record, seal(head) .. ARGV[5])
-  end
-  if counter > 0 then
-    redis.call('ZADD', shard, counter, FENCE)
   end
 end
 if ARGV[7] == '' then

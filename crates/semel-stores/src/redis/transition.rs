@@ -48,6 +48,7 @@ impl RedisStore {
             arguments: vec![
                 request.nonce.as_bytes().to_vec(),
                 vec![wire::effect_code(request.effect)],
+                wire::claim_checksum(&request.nonce, request.effect).to_string().into_bytes(),
                 millis(request.lease),
                 insert_before(request).to_string().into_bytes(),
                 wire::names(&request.id, &record),

@@ -166,6 +166,17 @@ pub(super) fn seal(id: &RecordId, record: &Record, seen: &[u8; 32]) -> Result<Se
     Ok(Sealed { head, rest, score })
 }
 
+/// The checksum of a fresh claim's head without what only the server knows: counter, deadline and
+/// times. The script adds their shares.
+pub(super) fn claim_checksum(nonce: &Nonce, effect: Effect) -> u64 {
+    let mut head = [0; HEAD];
+    head[..4].copy_from_slice(MAGIC);
+    head[4..8].copy_from_slice(&[VERSION, b'P', 0, effect_code(effect)]);
+    head[16..32].copy_from_slice(nonce.as_bytes());
+    head[39] = 1;
+    head_checksum(&head)
+}
+
 /// What could not be read back must not be written.
 pub(super) fn bounded(sealed: Vec<u8>) -> Result<Vec<u8>, Error> {
     let (len, max) = (sealed.len(), envelope::ENVELOPE_BYTES_MAX);
