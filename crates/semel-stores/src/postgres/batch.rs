@@ -125,7 +125,7 @@ pub(super) enum Looked {
         now: Timestamp,
     },
     /// There is something, or there was a moment ago.
-    There(Found),
+    There(Box<Found>),
 }
 
 fn claim_all<'a>(
@@ -177,7 +177,8 @@ fn claim_all<'a>(
             }
             let place = place_of(row)?;
             if let (Some(false), Some(asked)) = (is_fresh.get(place), asked.get(place)) {
-                answers[place] = row::found(&asked.id, row).map(Looked::There);
+                answers[place] =
+                    row::found(&asked.id, row).map(|found| Looked::There(found.into()));
             }
         }
         Ok(answers)

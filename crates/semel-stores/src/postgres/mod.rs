@@ -337,7 +337,7 @@ impl PostgresStore {
         let mut round = 0;
         loop {
             let found = match self.batches.claims.submit(request.clone()).await? {
-                Looked::There(found) => found,
+                Looked::There(found) => *found,
                 Looked::Fresh { counter, now } => {
                     let fence = Fence { counter, nonce: request.nonce };
                     let lease_until = now.after(request.lease);
