@@ -92,7 +92,8 @@ pub const MODES: [Effect; 5] = [
 /// What may go wrong in a run, and how often.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Faults {
-    /// Callers or operators that die between any two steps.
+    /// Callers or operators that die between any two steps, or handlers that fail and cannot tell
+    /// what they did.
     pub crashes: u8,
     /// A lease may run out while its owner lives (a pause, a slow network, a wrong clock).
     pub pauses: bool,
@@ -100,11 +101,13 @@ pub struct Faults {
     pub delays: bool,
     /// Answers of the store to a claim that are lost on their way.
     pub lost_answers: u8,
-    /// Times that the store forgets the record (expiry before the last retry, eviction).
+    /// Times that the store forgets the record (expiry before the last retry, eviction, a purge by
+    /// an operator).
     pub record_losses: u8,
     /// With the record, the store forgets its counter.
     pub counter_resets: bool,
-    /// With the record, effects in the same store are forgotten (failover to an old replica).
+    /// The store does not forget all of it but goes back to what a replica knew: an older state of
+    /// the record, an older counter, and with them the effects in the same database.
     pub failover: bool,
 }
 
@@ -124,11 +127,17 @@ impl Faults {
     /// Processes die, freeze, and their messages arrive late.
     pub const ALL_ALIVE: Self =
         Self { crashes: 2, pauses: true, delays: true, lost_answers: 1, ..Self::NONE };
-    /// The store forgets a record.
-    pub const RECORD_LOST: Self = Self { record_losses: 1, ..Self::NONE };
-    /// The store forgets a record and its counter.
-    pub const COUNTER_LOST: Self =
-        Self { record_losses: 1, counter_resets: true, pauses: true, ..Self::NONE };
-    /// A failover loses acknowledged writes.
-    pub const FAILOVER: Self = Self { record_losses: 1, failover: true, crashes: 1, ..Self::NONE };
+    /// All of that, and the store forgets a record.
+    pub const RECORD_LOST: Self = Self { record_losses: 1, ..Self::ALL_ALIVE };
+    /// All of that, and the store forgets its counter with the record.
+    pub const COUNTER_LOST: Self = Self { counter_resets: true, ..Self::RECORD_LOST };
+    /// Processes die and freeze, and a failover goes back to a replica that lagged behind.
+    pub const FAILOVER: Self = Self {
+        crashes: 1,
+        pauses: true,
+        lost_answers: 1,
+        record_losses: 1,
+        failover: true,
+        ..Self::NONE
+    };
 }

@@ -8,8 +8,8 @@ use semel::store::{
     Action, ClaimRequest, Claimed, Completion, Release, ReleaseVerdict, Renewal, Takeover,
 };
 use semel::{
-    Effect, Fence, Fingerprint, Hold, HoldCause, Key, Nonce, OnUnknown, Operation, Outcome, Record,
-    RecordId, State, Step, Tenant, Timestamp, Verdict,
+    Effect, Error, Fence, Fingerprint, Hold, HoldCause, Key, Nonce, OnUnknown, Operation, Outcome,
+    Record, RecordId, State, Step, Tenant, Timestamp, Verdict,
 };
 
 /// The fence of a claim: the nonce is the number of the claim in the run.
@@ -67,6 +67,9 @@ pub struct Shelf {
     pub entry: Option<Entry>,
     /// The highest counter given.
     pub counter: u8,
+    /// A write was accepted from a claim that is not the record's latest, or a new claim got a
+    /// counter that is not higher than the one before.
+    pub broken: bool,
 }
 
 /// The model's time stands still; a lease runs out by being set to the past.
@@ -103,10 +106,13 @@ impl Shelf {
             u64::from(counter)
         });
         self.counter = counter;
+        let before = self.entry.map(|entry| entry.mark);
         self.apply(change);
         match claimed {
             Claimed::Acquired { fence, steps, .. } => {
-                Got::Acquired(mark_of(fence), steps.len() as u8)
+                let mark = mark_of(fence);
+                self.broken |= before.is_some_and(|it| it != mark && it.counter >= mark.counter);
+                Got::Acquired(mark, steps.len() as u8)
             }
             Claimed::Completed { outcome, .. } => Got::Done(outcome.body[0]),
             Claimed::Held(_) => Got::Held,
@@ -119,7 +125,7 @@ impl Shelf {
         let step = step.map(|step| Step { name: step.to_string(), result: vec![step].into() });
         let request = Renewal { id: id(), fence: fence_of(mark), lease: LEASE, step };
         let changed = protocol::renew(self.record(effect), &request, NOW);
-        changed.map(|(_, change)| self.apply(change)).is_ok()
+        self.write(mark, changed.map(|(_, change)| change))
     }
 
     /// Stores the outcome of this claim; `false` when the claim is lost.
@@ -133,7 +139,7 @@ impl Shelf {
         let retention = LEASE;
         let request = Completion { id: id(), fence: fence_of(mark), outcome, retention };
         let changed = protocol::complete(self.record(effect), &request, NOW);
-        changed.map(|(_, change)| self.apply(change)).is_ok()
+        self.write(mark, changed.map(|(_, change)| change))
     }
 
     /// Ends a claim without an outcome; `false` when the claim is lost.
@@ -145,7 +151,15 @@ impl Shelf {
         };
         let request = Release { id: id(), fence: fence_of(mark), verdict };
         let changed = protocol::release(self.record(effect), &request, NOW);
-        changed.map(|change| self.apply(change)).is_ok()
+        self.write(mark, changed)
+    }
+
+    /// `false` when the claim is lost.
+    fn write(&mut self, mark: Mark, changed: Result<Change, Error>) -> bool {
+        let Ok(change) = changed else { return false };
+        self.broken |= self.entry.is_none_or(|entry| entry.mark != mark);
+        self.apply(change);
+        true
     }
 
     fn record(&self, effect: Effect) -> Option<Record> {

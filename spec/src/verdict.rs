@@ -22,7 +22,7 @@ pub struct Verdict {
     pub no_stale_effect: Option<Vec<Act>>,
     /// No finished step happened again.
     pub no_finished_step_again: Option<Vec<Act>>,
-    /// No outcome replaced another.
+    /// No outcome replaced another, and no claim but the latest wrote.
     pub never_overwritten: Option<Vec<Act>>,
     /// Nobody was told "outcome unknown".
     pub never_unknown: Option<Vec<Act>>,

@@ -1,17 +1,22 @@
 //! The world around the protocol: callers, an operator, a sink, a network, and what goes wrong.
 
+mod decisions;
+mod effects;
+
 use std::collections::BTreeSet;
 
 use semel::store::Action as Decision;
 use semel::{Effect, OnUnknown};
 use stateright::{Model, Property};
 
-use crate::design::{Design, Faults, Mistake, Sink};
+use crate::design::{Design, Faults, Mistake};
 use crate::record::{Entry, Got, Mark, Phase, Shelf};
 
 /// How many leases may be lost before a record is held. Above what a run can reach, so that the
 /// poison cap does not hide what the mode itself promises.
 const LOST_MAX: u32 = 100;
+
+const NOBODY: Mark = Mark { counter: 0, nonce: 0 };
 
 /// A bounded world: so many callers of one key, so many claims.
 #[derive(Clone, Debug)]
@@ -24,6 +29,9 @@ pub struct World {
     pub callers: usize,
     /// Claims with a nonce of their own in one run.
     pub claims_max: u8,
+    /// Callers are alike, so moments that differ only in who is who count as one. A caller's
+    /// number in a path then names it for one moment only.
+    pub folded: bool,
 }
 
 /// Everything there is at one moment.
@@ -33,29 +41,48 @@ pub struct Moment {
     /// The sink: the effects it executed, in order, and its fence.
     applied: Vec<(u8, Mark)>,
     sink_fence: Mark,
-    /// Effects on their way: (caller, step, claim).
-    network: BTreeSet<(usize, u8, Mark)>,
+    /// Effects on their way: (step, claim).
+    network: BTreeSet<(u8, Mark)>,
     callers: Vec<Caller>,
-    operator: Option<Mark>,
+    operator: Option<Operator>,
     nonces: u8,
     crashes: u8,
     lost_answers: u8,
     losses: u8,
+    /// What a replica that lags behind still knows.
+    replica: Option<Replica>,
     /// The highest number of steps that was ever stored as finished.
     finished: u8,
     repeated: bool,
     overwritten: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// The past to which a failover goes back.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Replica {
+    shelf: Shelf,
+    /// Effects in the same database.
+    applied: Vec<(u8, Mark)>,
+    finished: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Caller {
     at: At,
     mark: Mark,
     step: u8,
 }
 
-/// Where a caller is.
+/// Somebody who has taken the record over and has not decided yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Operator {
+    mark: Mark,
+    /// Wants to forget a finished outcome, instead of resolving an unknown one.
+    purges: bool,
+}
+
+/// Where a caller is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum At {
     /// Answered with the outcome of this claim.
     Answered(u8),
@@ -99,176 +126,59 @@ pub enum Act {
     /// The operator decides.
     Decide,
     /// An effect arrives.
-    Deliver(usize, u8, Mark),
+    Deliver(u8, Mark),
     /// A lease runs out.
     Expire,
+    /// A handler fails and cannot tell what it did.
+    Fail(usize),
+    /// The replica hears nothing any more.
+    Lag,
     /// The store forgets.
     Lose,
     /// A caller proves that its attempt did nothing.
     NotApplied(usize),
     /// A late caller reads the record.
     Read(usize),
-    /// A heartbeat.
+    /// A heartbeat. A caller whose heartbeat is refused stops.
     Renew(usize),
-    /// The operator takes the record over.
-    TakeOver,
+    /// The operator takes the record over, to resolve it or to purge it.
+    TakeOver(Decision),
     /// A caller gives up waiting for its sink.
     TimeOut(usize),
 }
 
 impl World {
-    fn accepts(&self, moment: &Moment, mark: Mark) -> bool {
-        let fence = moment.sink_fence;
-        let nonce_matters = self.design.mistake != Some(Mistake::BareCounter);
-        mark.counter > fence.counter
-            || (mark.counter == fence.counter && (!nonce_matters || mark.nonce == fence.nonce))
-    }
-
-    /// An effect reaches the sink. `true` when the sender may go on.
-    fn apply(&self, moment: &mut Moment, step: u8, mark: Mark) -> bool {
-        match self.design.sink {
-            Sink::Anything | Sink::Transaction => {}
-            Sink::Fence | Sink::FenceQuery => {
-                if !self.accepts(moment, mark) {
-                    return false;
-                }
-                moment.sink_fence = mark;
-            }
-            Sink::Keys => {
-                if moment.has(step) {
-                    return true;
-                }
-            }
-        }
-        moment.repeated |= step < moment.finished;
-        moment.applied.push((step, mark));
-        true
-    }
-
     fn effect(&self) -> Effect {
         self.design.effect
     }
 
-    fn claim(&self, moment: &mut Moment, who: usize, heard: bool) {
+    /// `None` when nothing comes of it.
+    fn claim(&self, moment: &mut Moment, who: usize, heard: bool) -> Option<()> {
         let nonce = match moment.callers[who].at {
             At::Unheard(nonce) => nonce,
             _ => moment.nonces + 1,
         };
         moment.nonces = moment.nonces.max(nonce);
         if self.design.mistake == Some(Mistake::CheckThenAct) {
-            return moment.look_then_act(who, nonce);
+            moment.look_then_act(who, nonce);
+            return Some(());
         }
         let got = moment.shelf.claim(nonce, self.effect(), None, LOST_MAX);
         if !heard {
             moment.callers[who].at = At::Unheard(nonce);
-            return;
+            return (got != Got::Busy).then_some(());
         }
         match got {
             Got::Acquired(mark, step) => {
                 moment.callers[who] = Caller { at: At::Claimed, mark, step };
                 self.ask_sink(moment, who);
             }
+            Got::Busy if moment.callers[who].at == At::Start => return None,
             Got::Busy => moment.callers[who].at = At::Start,
             Got::Done(by) => moment.callers[who].at = At::Answered(by),
             Got::Held => moment.callers[who].at = At::ToldUnknown,
         }
-    }
-
-    /// Fence-then-query: raise the sink's fence and read back, in one step.
-    fn ask_sink(&self, moment: &mut Moment, who: usize) {
-        let Caller { mark, step, .. } = moment.callers[who];
-        if self.design.sink != Sink::FenceQuery {
-            return;
-        }
-        let repeated = self.design.mistake != Some(Mistake::BareCounter)
-            && mark.counter == moment.sink_fence.counter
-            && mark.nonce != moment.sink_fence.nonce;
-        if !self.accepts(moment, mark) || repeated {
-            // The store's counter fell back; this claim has done nothing and says so.
-            moment.shelf.release(mark, false, self.effect());
-            moment.callers[who].at = At::Start;
-            return;
-        }
-        moment.sink_fence = mark;
-        if moment.has(step) {
-            moment.callers[who].at = At::Done;
-        }
-    }
-
-    fn act(&self, moment: &mut Moment, who: usize) {
-        let Caller { mark, step, .. } = moment.callers[who];
-        if self.design.sink == Sink::Transaction {
-            // One commit: the effect is judged against what was finished before it.
-            let finished = moment.finished;
-            if self.store(moment, who) {
-                moment.repeated |= step < finished;
-                moment.applied.push((step, mark));
-            }
-        } else if self.faults.delays {
-            moment.callers[who].at = At::Sent;
-            moment.network.insert((who, step, mark));
-        } else {
-            let done = self.apply(moment, step, mark);
-            moment.callers[who].at = if done { At::Done } else { At::Late };
-        }
-    }
-
-    /// Stores a finished step or the outcome; `false` when the claim is lost.
-    fn store(&self, moment: &mut Moment, who: usize) -> bool {
-        let Caller { mark, step, .. } = moment.callers[who];
-        let last = step + 1 == self.design.steps;
-        let before = moment.shelf.entry;
-        let stored = if self.design.mistake == Some(Mistake::CheckThenAct) {
-            let phase = Phase::Done(mark.nonce);
-            moment.shelf.entry = Some(Entry { mark, phase, steps: 0, lost: 0 });
-            true
-        } else if last {
-            moment.shelf.complete(mark, self.effect())
-        } else {
-            moment.shelf.renew(mark, Some(step), self.effect())
-        };
-        moment.overwritten |= matches!(
-            (before, moment.shelf.entry),
-            (
-                Some(Entry { phase: Phase::Done(one), .. }),
-                Some(Entry { phase: Phase::Done(other), .. }),
-            ) if one != other
-        );
-        let caller = &mut moment.callers[who];
-        match (stored, last) {
-            (false, _) => caller.at = At::Late,
-            (true, true) => caller.at = At::Completed,
-            (true, false) => {
-                caller.at = At::Claimed;
-                caller.step += 1;
-            }
-        }
-        if stored {
-            moment.finished = moment.finished.max(step + 1);
-            if !last {
-                self.ask_sink(moment, who);
-            }
-        }
-        stored
-    }
-
-    /// An operator knows the truth only when nothing that was started can still arrive.
-    fn truth_is_known(&self, moment: &Moment) -> bool {
-        self.design.mistake == Some(Mistake::NaiveReconcile)
-            || (moment.network.is_empty()
-                && !moment.callers.iter().any(|it| matches!(it.at, At::Claimed | At::Checked)))
-    }
-
-    fn lose(&self, moment: &mut Moment) {
-        moment.losses -= 1;
-        moment.shelf.entry = None;
-        if self.faults.counter_resets {
-            moment.shelf.counter = 0;
-        }
-        if self.faults.failover && self.design.sink == Sink::Transaction {
-            moment.applied.clear();
-            moment.finished = 0;
-        }
+        Some(())
     }
 }
 
@@ -305,9 +215,23 @@ impl Moment {
         self.callers[who].at = if live { At::Checked } else { At::Late };
     }
 
+    /// Forgets what nothing asks for any more, so that equal moments look equal.
+    fn settle(&mut self, folded: bool) {
+        for caller in &mut self.callers {
+            if !matches!(caller.at, At::Claimed | At::Checked | At::Sent | At::Done)
+                && !matches!(caller.at, At::Completed | At::Late)
+            {
+                *caller = Caller { mark: NOBODY, step: 0, ..*caller };
+            }
+        }
+        if folded {
+            self.callers.sort_unstable();
+        }
+    }
+
     fn owner_lives(&self, entry: &Entry) -> bool {
         let active = |at| !matches!(at, At::Start | At::Answered(_) | At::ToldUnknown);
-        self.operator == Some(entry.mark)
+        self.operator.is_some_and(|it| it.mark == entry.mark)
             || self.callers.iter().any(|it| {
                 (it.mark == entry.mark && active(it.at)) || it.at == At::Unheard(entry.mark.nonce)
             })
@@ -319,12 +243,11 @@ impl Model for World {
     type Action = Act;
 
     fn init_states(&self) -> Vec<Moment> {
-        let nobody = Mark { counter: 0, nonce: 0 };
-        let caller = Caller { at: At::Start, mark: nobody, step: 0 };
+        let caller = Caller { at: At::Start, mark: NOBODY, step: 0 };
         vec![Moment {
-            shelf: Shelf { entry: None, counter: 0 },
+            shelf: Shelf { entry: None, counter: 0, broken: false },
             applied: Vec::new(),
-            sink_fence: nobody,
+            sink_fence: NOBODY,
             network: BTreeSet::new(),
             callers: vec![caller; self.callers],
             operator: None,
@@ -332,6 +255,7 @@ impl Model for World {
             crashes: self.faults.crashes,
             lost_answers: self.faults.lost_answers,
             losses: self.faults.record_losses,
+            replica: None,
             finished: 0,
             repeated: false,
             overwritten: false,
@@ -339,30 +263,8 @@ impl Model for World {
     }
 
     fn actions(&self, moment: &Moment, acts: &mut Vec<Act>) {
-        for who in 0..self.callers {
-            self.acts_of_caller(moment, who, acts);
-        }
-        acts.extend(moment.network.iter().map(|it| Act::Deliver(it.0, it.1, it.2)));
-        if let Some(entry) = &moment.shelf.entry {
-            let running = entry.phase == Phase::Running(true);
-            if running && (self.faults.pauses || !moment.owner_lives(entry)) {
-                acts.push(Act::Expire);
-            }
-            if entry.phase == Phase::Held && moment.operator.is_none() && self.may_claim(moment) {
-                acts.push(Act::TakeOver);
-            }
-            if moment.losses > 0 {
-                acts.push(Act::Lose);
-            }
-        }
-        if moment.operator.is_some() {
-            if self.truth_is_known(moment) {
-                acts.push(Act::Decide);
-            }
-            if moment.crashes > 0 {
-                acts.push(Act::CrashOperator);
-            }
-        }
+        self.attempts(moment, acts);
+        self.chances(moment, acts);
     }
 
     fn next_state(&self, last: &Moment, act: Act) -> Option<Moment> {
@@ -376,11 +278,9 @@ impl Model for World {
             Act::Check(who) => moment.check(who),
             Act::Claim(who, heard) => {
                 moment.lost_answers -= u8::from(!heard);
-                self.claim(&mut moment, who, heard);
+                self.claim(&mut moment, who, heard)?;
             }
-            Act::Complete(who) => {
-                self.store(&mut moment, who);
-            }
+            Act::Complete(who) => self.store(&mut moment, who),
             Act::Crash(who) => {
                 moment.crashes -= 1;
                 moment.callers[who].at = At::Start;
@@ -390,19 +290,20 @@ impl Model for World {
                 moment.operator = None;
             }
             Act::Decide => self.decide(&mut moment),
-            Act::Deliver(who, step, mark) => {
-                moment.network.remove(&(who, step, mark));
-                let done = self.apply(&mut moment, step, mark);
-                let caller = &mut moment.callers[who];
-                if caller.at == At::Sent && caller.mark == mark && caller.step == step {
-                    caller.at = if done { At::Done } else { At::Late };
-                }
+            Act::Deliver(step, mark) => {
+                moment.network.remove(&(step, mark));
+                self.arrive(&mut moment, step, mark);
             }
             Act::Expire => {
                 if let Some(entry) = &mut moment.shelf.entry {
                     entry.phase = Phase::Running(false);
                 }
             }
+            Act::Fail(who) => {
+                moment.crashes -= 1;
+                self.give_up(&mut moment, who);
+            }
+            Act::Lag => self.lag(&mut moment),
             Act::Lose => self.lose(&mut moment),
             Act::NotApplied(who) => {
                 let mark = moment.callers[who].mark;
@@ -413,17 +314,13 @@ impl Model for World {
             Act::Renew(who) => {
                 let mark = moment.callers[who].mark;
                 if !moment.shelf.renew(mark, None, self.effect()) {
-                    return None;
+                    moment.callers[who].at = At::Late;
                 }
             }
-            Act::TakeOver => self.take_over(&mut moment)?,
-            Act::TimeOut(who) => {
-                let mark = moment.callers[who].mark;
-                let applied_maybe = self.design.mistake != Some(Mistake::ReleaseOnTimeout);
-                moment.shelf.release(mark, applied_maybe, self.effect());
-                moment.callers[who].at = At::Start;
-            }
+            Act::TakeOver(decision) => self.take_over(&mut moment, decision)?,
+            Act::TimeOut(who) => self.give_up(&mut moment, who),
         }
+        moment.settle(self.folded);
         Some(moment)
     }
 
@@ -434,7 +331,7 @@ impl Model for World {
             }),
             Property::always("not lost", |world: &World, moment: &Moment| {
                 let mut acts = Vec::new();
-                world.actions(moment, &mut acts);
+                world.chances(moment, &mut acts);
                 !acts.is_empty()
                     || !world.may_claim(moment)
                     || (0..world.design.steps).all(|step| moment.has(step))
@@ -457,7 +354,9 @@ impl Model for World {
                 })
             }),
             Property::always("no finished step again", |_, moment: &Moment| !moment.repeated),
-            Property::always("never overwritten", |_, moment: &Moment| !moment.overwritten),
+            Property::always("never overwritten", |_, moment: &Moment| {
+                !moment.overwritten && !moment.shelf.broken
+            }),
             Property::always("never unknown", |_, moment: &Moment| {
                 moment.callers.iter().all(|it| it.at != At::ToldUnknown)
             }),
@@ -475,21 +374,85 @@ impl World {
         moment.nonces < self.claims_max
     }
 
+    /// What the store must refuse, so that nothing comes of it.
+    fn attempts(&self, moment: &Moment, acts: &mut Vec<Act>) {
+        let Some(entry) = moment.shelf.entry else { return };
+        if !self.may_claim(moment) {
+            return;
+        }
+        if self.is_busy(moment) {
+            let starts = |who: &usize| moment.callers[*who].at == At::Start;
+            acts.extend((0..self.callers).filter(starts).map(|who| Act::Claim(who, true)));
+        }
+        if moment.operator.is_none() {
+            if matches!(entry.phase, Phase::Done(_) | Phase::Running(true)) {
+                acts.push(Act::TakeOver(Decision::Release));
+            }
+            if !matches!(entry.phase, Phase::Done(_)) {
+                acts.push(Act::TakeOver(Decision::Purge));
+            }
+        }
+    }
+
+    fn is_busy(&self, moment: &Moment) -> bool {
+        let running = |entry: Entry| entry.phase == Phase::Running(true);
+        self.design.mistake != Some(Mistake::CheckThenAct)
+            && moment.shelf.entry.is_some_and(running)
+    }
+
+    /// What may happen next.
+    fn chances(&self, moment: &Moment, acts: &mut Vec<Act>) {
+        for who in 0..self.callers {
+            self.acts_of_caller(moment, who, acts);
+        }
+        acts.extend(moment.network.iter().map(|it| Act::Deliver(it.0, it.1)));
+        if let Some(entry) = &moment.shelf.entry {
+            let running = entry.phase == Phase::Running(true);
+            if running && (self.faults.pauses || !moment.owner_lives(entry)) {
+                acts.push(Act::Expire);
+            }
+            if moment.operator.is_none() && self.may_claim(moment) {
+                match entry.phase {
+                    Phase::Held | Phase::Interrupted | Phase::Running(false) => {
+                        acts.push(Act::TakeOver(Decision::Release));
+                    }
+                    Phase::Done(_) if moment.losses > 0 && !self.faults.failover => {
+                        acts.push(Act::TakeOver(Decision::Purge));
+                    }
+                    Phase::Done(_) | Phase::Running(true) => {}
+                }
+            }
+            if moment.losses > 0 && !self.faults.failover {
+                acts.push(Act::Lose);
+            }
+        }
+        if moment.losses > 0 && self.faults.failover {
+            let behind = moment.replica.as_ref().is_some_and(|it| it.shelf != moment.shelf);
+            if behind {
+                acts.push(Act::Lose);
+            } else if moment.replica.is_none() {
+                acts.push(Act::Lag);
+            }
+        }
+        if let Some(operator) = moment.operator {
+            if operator.purges || self.truth_is_known(moment) {
+                acts.push(Act::Decide);
+            }
+            if moment.crashes > 0 {
+                acts.push(Act::CrashOperator);
+            }
+        }
+    }
+
     fn acts_of_caller(&self, moment: &Moment, who: usize, acts: &mut Vec<Act>) {
-        let Caller { at, mark, step } = moment.callers[who];
-        let owns = moment.shelf.entry.is_some_and(|entry| entry.mark == mark);
+        let Caller { at, step, .. } = moment.callers[who];
         match at {
             At::Start => {
                 let answered = matches!(
                     moment.shelf.entry,
                     Some(Entry { phase: Phase::Done(_) | Phase::Held, .. })
                 );
-                let busy = self.design.mistake != Some(Mistake::CheckThenAct)
-                    && matches!(
-                        moment.shelf.entry,
-                        Some(Entry { phase: Phase::Running(true), .. })
-                    );
-                if answered || (!busy && self.may_claim(moment)) {
+                if answered || (!self.is_busy(moment) && self.may_claim(moment)) {
                     acts.push(Act::Claim(who, true));
                     if moment.lost_answers > 0 && !answered {
                         acts.push(Act::Claim(who, false));
@@ -511,33 +474,16 @@ impl World {
             At::Completed => acts.push(Act::Answer(who)),
             At::Answered(_) | At::ToldUnknown => return,
         }
-        let holds = matches!(at, At::Claimed | At::Checked | At::Sent | At::Done);
-        let silent = matches!(moment.shelf.entry, Some(Entry { phase: Phase::Running(false), .. }));
-        if holds && owns && silent {
-            acts.push(Act::Renew(who));
+        if matches!(at, At::Claimed | At::Checked | At::Sent | At::Done) {
+            if self.design.mistake != Some(Mistake::CheckThenAct) {
+                acts.push(Act::Renew(who));
+            }
+            if moment.crashes > 0 {
+                acts.push(Act::Fail(who));
+            }
         }
         if moment.crashes > 0 && at != At::Start {
             acts.push(Act::Crash(who));
-        }
-    }
-
-    fn take_over(&self, moment: &mut Moment) -> Option<()> {
-        moment.nonces += 1;
-        let (nonce, decision) = (moment.nonces, Some(Decision::Release));
-        match moment.shelf.claim(nonce, self.effect(), decision, LOST_MAX) {
-            Got::Acquired(mark, _) => moment.operator = Some(mark),
-            _ => return None,
-        }
-        Some(())
-    }
-
-    fn decide(&self, moment: &mut Moment) {
-        let Some(mark) = moment.operator.take() else { return };
-        let last = self.design.steps - 1;
-        if moment.has(last) {
-            moment.shelf.complete(mark, self.effect());
-        } else {
-            moment.shelf.release(mark, false, self.effect());
         }
     }
 }

@@ -35,22 +35,24 @@ fn while_the_record_lives_no_mode_breaks_what_it_never_may() {
                 assert!(verdict.never_overwritten.is_none(), "{:?}", verdict.never_overwritten);
                 assert!(verdict.one_answer.is_none(), "{:?}", verdict.one_answer);
                 assert!(verdict.told_is_done.is_none(), "{:?}", verdict.told_is_done);
-                // An operator decides a two-step operation by its last step only.
-                if design.steps == 1 || !mode.holds() {
-                    let again = verdict.no_finished_step_again;
-                    assert!(again.is_none() || mode.holds(), "{mode}: {again:?}");
-                }
+                let again = verdict.no_finished_step_again;
+                assert!(again.is_none(), "{mode}: {again:?}");
             }
         }
     }
 }
 
 #[test]
-fn a_late_owner_never_overwrites_whatever_is_delayed() {
+fn a_late_owner_never_writes_whatever_is_delayed_lost_or_rolled_back() {
     for mode in MODES {
-        let verdict = cut(Design::right(mode), Faults::ALL_ALIVE);
-        assert!(verdict.never_overwritten.is_none(), "{mode}: {:?}", verdict.never_overwritten);
-        assert!(verdict.one_answer.is_none(), "{mode}: {:?}", verdict.one_answer);
+        for (class, faults) in CLASSES {
+            let verdict = cut(Design::right(mode), faults);
+            let overwritten = verdict.never_overwritten;
+            assert!(overwritten.is_none(), "{mode} / {class}: {overwritten:?}");
+            let forgets = faults.record_losses > 0;
+            let answers = verdict.one_answer;
+            assert!(forgets || answers.is_none(), "{mode} / {class}: {answers:?}");
+        }
     }
 }
 
@@ -73,7 +75,7 @@ fn a_fence_alone_keeps_order_and_not_once() {
 
 #[test]
 fn only_the_step_in_flight_can_ever_run_again() {
-    let bounds = Bounds { callers: 2, claims_max: 3 };
+    let bounds = Bounds { callers: 2, claims_max: 3, crashes_max: 2 };
     for (sink, holds) in [(semel_spec::Sink::Fence, true), (semel_spec::Sink::Anything, false)] {
         let design = Design::right(RETRY).into(sink).two_steps();
         let verdict = judge(bounds.world(design, Faults::ALL_ALIVE));
