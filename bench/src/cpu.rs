@@ -1,5 +1,6 @@
 //! Processor time of a process and its children, from `/proc`.
 
+use std::collections::HashMap;
 use std::fs;
 use std::time::Duration;
 
@@ -8,9 +9,10 @@ use crate::Error;
 /// One clock tick of `/proc` on every Linux that Debian ships.
 const TICK: Duration = Duration::from_millis(10);
 
-/// User and system time so far, that of its children included, whether they live or have ended.
+/// User and system time so far, that of all its descendants included, whether they live or have
+/// ended.
 pub(crate) fn used(id: u32) -> Result<Duration, Error> {
-    let mut ticks = 0;
+    let mut all = HashMap::new();
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name();
         let Some(process) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else {
@@ -19,13 +21,23 @@ pub(crate) fn used(id: u32) -> Result<Duration, Error> {
         // A process may end between the listing and the look.
         let Ok(stat) = fs::read_to_string(format!("/proc/{process}/stat")) else { continue };
         let Some(stat) = Stat::parse(&stat) else { continue };
-        if process == id {
-            ticks += stat.ticks + stat.ended_children_ticks;
-        } else if stat.parent == id {
-            ticks += stat.ticks;
-        }
+        all.insert(process, stat);
     }
-    Ok(TICK * ticks)
+    let belongs = |mut process: u32| {
+        // A bound for a list that was read while it changed.
+        for _ in 0..64 {
+            if process == id {
+                return true;
+            }
+            match all.get(&process) {
+                Some(stat) => process = stat.parent,
+                None => return false,
+            }
+        }
+        false
+    };
+    let mine = all.iter().filter(|(process, _)| belongs(**process));
+    Ok(TICK * mine.map(|(_, stat)| stat.ticks + stat.ended_children_ticks).sum::<u32>())
 }
 
 struct Stat {

@@ -12,6 +12,7 @@ use semel_stores::postgres::{PostgresStore, migrate};
 use semel_testkit::servers::Postgres;
 use tokio_postgres::NoTls;
 
+use crate::cpu;
 use crate::extent::Extent;
 use crate::pairs::{self, BODY, key};
 use crate::stats::{Bar, judge, median};
@@ -84,19 +85,35 @@ impl Ground {
     /// The median of ours over the median of the peer's.
     async fn compare(&self, concurrent: usize, peer: Way, extent: Extent) -> Result<f64, Error> {
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        let (mut our_work, mut their_work) = (Vec::new(), Vec::new());
         for pair in 0..extent.pairs {
             // Who goes first alternates, so that a trend of the machine favours neither.
             let turns = if pair % 2 == 0 { [Way::Semel, peer] } else { [peer, Way::Semel] };
             for way in turns {
                 self.server.sql("TRUNCATE peer, semel.open, semel.done")?;
                 self.server.sql("CHECKPOINT")?;
+                let before = cpu::used(std::process::id())?;
                 let rate = self.rate(way, concurrent, extent).await?;
-                if way == Way::Semel { ours.push(rate) } else { theirs.push(rate) }
+                let work = cpu::used(std::process::id())?.saturating_sub(before);
+                let micros = work.as_secs_f64() * 1e6 / (rate * extent.run.as_secs_f64());
+                let (rates, works) = match way {
+                    Way::Semel => (&mut ours, &mut our_work),
+                    Way::Naive | Way::Single => (&mut theirs, &mut their_work),
+                };
+                rates.push(rate);
+                works.push(micros);
             }
         }
         let (ours, theirs) = (median(&ours), median(&theirs));
-        println!("semel,  {concurrent:>3} concurrent: {ours:>8.0} durable pairs/s");
-        println!("{peer:?}, {concurrent:>3} concurrent: {theirs:>8.0} durable pairs/s");
+        let (our_work, their_work) = (median(&our_work), median(&their_work));
+        for (name, rate, work) in
+            [("Semel".to_owned(), ours, our_work), (format!("{peer:?}"), theirs, their_work)]
+        {
+            println!(
+                "{name:<6} {concurrent:>3} concurrent: {rate:>8.0} durable pairs/s, {work:>5.0} µs \
+                 of processor time each, client and server"
+            );
+        }
         Ok(ours / theirs)
     }
 

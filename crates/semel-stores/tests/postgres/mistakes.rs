@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use semel::{ErrorKind, Store, TransactionalStore};
-use semel_stores::postgres::{PostgresOptions, PostgresStore, migrate};
+use semel_stores::postgres::{PostgresOptions, migrate};
 use semel_testkit::servers::{PgBouncer, Postgres, skips};
 
 use super::support::{
-    Place, acquire, answer, block_on, client, finish, request, schema_name, sql, url,
+    Place, acquire, answer, block_on, client, finish, patient, request, schema_name, sql, url,
 };
 
 fn impatient() -> PostgresOptions {
@@ -147,8 +147,8 @@ fn a_read_only_standby_is_refused_for_what_it_is_and_serves_once_it_is_promoted(
     }
     block_on(async {
         let primary = Postgres::start().unwrap();
-        migrate::up(&primary.url(), PostgresOptions::default()).await.unwrap();
-        let store = PostgresStore::connect(&primary.url()).await.unwrap();
+        migrate::up(&primary.url(), patient()).await.unwrap();
+        let store = patient().connect(&primary.url()).await.unwrap();
         finish(&store, "old", "kept").await.unwrap();
         let standby = primary.replica().unwrap();
         standby.catch_up(&primary).unwrap();
@@ -164,7 +164,7 @@ fn a_read_only_standby_is_refused_for_what_it_is_and_serves_once_it_is_promoted(
             primary.port(),
             standby.port()
         );
-        let found = PostgresStore::connect(&both).await.unwrap();
+        let found = patient().connect(&both).await.unwrap();
         finish(&found, "k", "on the primary").await.unwrap();
         standby.catch_up(&primary).unwrap();
         drop(primary);
@@ -179,7 +179,8 @@ fn a_read_only_standby_is_refused_for_what_it_is_and_serves_once_it_is_promoted(
 fn a_pool_whose_connections_are_all_in_use_says_so() {
     block_on(async {
         let Some(place) = Place::new().await else { return };
-        let options = place.options().patience(Duration::from_secs(2)).transactions_max(1);
+        let time = Duration::from_secs(4);
+        let options = place.options().patience(time).transactions_max(1);
         let store = options.connect(&place.url).await.unwrap();
         let transaction = store.begin().await.unwrap();
         let error = store.begin().await.unwrap_err();
@@ -203,8 +204,8 @@ fn it_works_behind_a_pooler_of_transactions() {
         let unnamed = refusal(&pooler.url(), impatient()).await;
         assert!(unnamed.to_string().contains("pooler=transaction"), "{unnamed}");
         let url = format!("{}?pooler=transaction", pooler.url());
-        migrate::up(&url, PostgresOptions::default()).await.unwrap();
-        let store = PostgresStore::connect(&url).await.unwrap();
+        migrate::up(&url, patient()).await.unwrap();
+        let store = patient().connect(&url).await.unwrap();
         let all = (0..300).map(|it| {
             let store = &store;
             async move { finish(store, &format!("k{it}"), "done").await.unwrap() }
@@ -226,9 +227,9 @@ fn tls_is_verified_when_that_is_asked_for() {
         let postgres = Postgres::with_tls().unwrap();
         let url = postgres.url();
         let root = postgres.root_certificate().unwrap().display().to_string();
-        migrate::up(&format!("{url}?sslmode=require"), PostgresOptions::default()).await.unwrap();
+        migrate::up(&format!("{url}?sslmode=require"), patient()).await.unwrap();
         let trusted = format!("{url}?sslmode=verify-full&sslrootcert={root}");
-        let store = PostgresStore::connect(&trusted).await.unwrap();
+        let store = patient().connect(&trusted).await.unwrap();
         assert!(store.facts().await.unwrap().is_encrypted);
         finish(&store, "k", "in private").await.unwrap();
         let stranger = refusal(&format!("{url}?sslmode=verify-full"), impatient()).await;

@@ -20,6 +20,25 @@ async fn behind_proxy(place: &Place, patience: Duration) -> (PostgresStore, Faul
     (options.connect(&proxy.url(&place.url)).await.unwrap(), proxy)
 }
 
+#[test]
+fn callers_with_less_patience_than_a_connection_takes_still_get_one() {
+    block_on(async {
+        let Some(place) = Place::new().await else { return };
+        let port = place.url.rsplit(':').next().unwrap().split('/').next().unwrap().to_owned();
+        let proxy = FaultProxy::start(format!("127.0.0.1:{port}")).unwrap();
+        let options = place.options().patience(Duration::from_millis(700));
+        let store = options.connect(&proxy.url(&place.url)).await.unwrap();
+        // Four round trips to connect and two for the first statement.
+        proxy.latency(Duration::from_millis(100));
+        proxy.reset();
+        let mut attempts = 0;
+        while store.get(&id("k")).await.is_err() {
+            attempts += 1;
+            assert!(attempts < 20, "the server is never reached again");
+        }
+    });
+}
+
 const PATIENT: Duration = Duration::from_secs(20);
 
 #[test]

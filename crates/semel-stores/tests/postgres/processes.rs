@@ -15,7 +15,9 @@ use semel::{Store, TransactionalStore};
 use semel_stores::postgres::{PostgresOptions, PostgresStore, migrate};
 use semel_testkit::servers::{Postgres, skips};
 
-use super::support::{Place, acquire, answer, block_on, completion, finish, id, request, sql};
+use super::support::{
+    Place, acquire, answer, block_on, completion, finish, id, patient, request, sql,
+};
 
 const WORK: &str = "SEMEL_TEST_WORK";
 const URL: &str = "SEMEL_TEST_URL";
@@ -40,7 +42,7 @@ fn work() -> Option<String> {
 }
 
 fn options() -> PostgresOptions {
-    PostgresOptions::default().schema(&std::env::var(SCHEMA).unwrap())
+    patient().schema(&std::env::var(SCHEMA).unwrap())
 }
 
 async fn worker_store() -> PostgresStore {
@@ -105,7 +107,7 @@ fn no_acknowledged_completion_is_lost_to_a_killed_server() {
         let mut server = Postgres::start().unwrap();
         let url = server.url();
         migrate::up(&url, PostgresOptions::default()).await.unwrap();
-        let options = PostgresOptions::default().patience(Duration::from_secs(60));
+        let options = patient().response_timeout(Duration::from_secs(5));
         let store = Arc::new(options.connect(&url).await.unwrap());
         let (mut kept, mut unsaid) = (0, 0);
         for cycle in 0..cycles() {

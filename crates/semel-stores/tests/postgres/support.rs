@@ -35,6 +35,12 @@ pub(crate) fn schema_name() -> String {
     format!("t{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
+/// Time enough for a machine that is busy with other work.
+pub(crate) fn patient() -> PostgresOptions {
+    let time = Duration::from_secs(30);
+    PostgresOptions::default().patience(time * 2).response_timeout(time).connect_timeout(time)
+}
+
 /// A store in a schema of its own, on a clock that the test moves.
 pub(crate) struct Place {
     pub(crate) url: String,
@@ -45,7 +51,7 @@ pub(crate) struct Place {
 impl Place {
     /// `None` where there is no server.
     pub(crate) async fn new() -> Option<Self> {
-        Some(Self::at(&url()?, PostgresOptions::default()).await)
+        Some(Self::at(&url()?, patient()).await)
     }
 
     pub(crate) async fn at(url: &str, options: PostgresOptions) -> Self {
@@ -66,7 +72,7 @@ impl Place {
     }
 
     pub(crate) fn options(&self) -> PostgresOptions {
-        PostgresOptions::default().schema(&self.schema)
+        patient().schema(&self.schema)
     }
 
     pub(crate) async fn open(&self) -> PostgresStore {
