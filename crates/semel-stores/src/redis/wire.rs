@@ -385,8 +385,8 @@ const fn cause_code(cause: HoldCause) -> u8 {
     }
 }
 
-/// Eighteen words, each with a prime of its own, so that no damage to one of them and no swap of two
-/// goes unnoticed; below 2^53, so that Lua can compute it.
+/// Eighteen words, each with a prime of its own, so that no damage to one of them and no swap of
+/// two goes unnoticed; below 2^53, so that Lua can compute it.
 fn head_checksum(head: &[u8]) -> u64 {
     const PRIMES: [u64; 18] = [
         65521, 65519, 65497, 65479, 65449, 65447, 65437, 65423, 65419, 65413, 65407, 65393, 65381,
