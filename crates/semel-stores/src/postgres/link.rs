@@ -71,7 +71,17 @@ impl Link {
     }
 
     pub(super) async fn lend(&self) -> Result<Lent, Fault> {
-        Ok(Lent { object: Some(self.pool.get().await?), is_sound: false })
+        let object = if self.pool.status().available > 0 {
+            self.pool.get().await?
+        } else {
+            // A connection that is being made outlives a caller whose patience ends, and is there
+            // for the next one. Otherwise callers with little patience would never reach a server
+            // that takes longer to connect to.
+            let pool = self.pool.clone();
+            let made = tokio::spawn(async move { pool.get().await });
+            made.await.map_err(|_| Fault::Exhausted)??
+        };
+        Ok(Lent { object: Some(object), is_sound: false })
     }
 
     /// The answer of a call on a connection, or [`Fault::Silent`].
