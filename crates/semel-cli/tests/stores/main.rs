@@ -19,9 +19,12 @@ mod calls;
 mod client;
 #[cfg(feature = "failpoints")]
 mod crashes;
+mod doctor;
 mod migrate;
 mod outage;
+mod records;
 mod servers;
+mod settings;
 mod storm;
 #[path = "../support/mod.rs"]
 mod support;

@@ -45,6 +45,11 @@ pub(crate) fn redis_with(settings: &[(&str, &str)]) -> Option<Redis> {
     (!skips(Redis::missing())).then(|| Redis::with(settings).unwrap())
 }
 
+/// One that wants this password.
+pub(crate) fn redis_locked(password: &str) -> Option<Redis> {
+    (!skips(Redis::missing())).then(|| Redis::with_password(password).unwrap())
+}
+
 pub(crate) fn redis_cluster() -> Option<RedisCluster> {
     (!skips(RedisCluster::missing())).then(|| RedisCluster::start().unwrap())
 }
