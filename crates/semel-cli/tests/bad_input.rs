@@ -90,12 +90,12 @@ fn a_secret_that_is_none_is_refused_without_being_told() {
     }
 }
 
-/// Each of these calls is wrong, and none of them may say the password in its URL.
-fn keeps_the_password(calls: &[&[&str]]) {
+/// Each of these calls fails with this code, and none of them may say the password in its URL.
+fn keeps_the_password(code: i32, calls: &[&[&str]]) {
     let folder = tempdir().unwrap();
     for arguments in calls {
         let (exit, said) = run_in(folder.path(), arguments);
-        assert_eq!(exit, Some(2), "{said}");
+        assert_eq!(exit, Some(code), "{said}");
         assert!(!said.contains("hunter2"), "a password is told: {said}");
     }
     assert_eq!(contents(folder.path()), []);
@@ -103,21 +103,30 @@ fn keeps_the_password(calls: &[&[&str]]) {
 
 #[test]
 fn the_password_of_a_store_is_not_told() {
-    let store = "postgres://semel:hunter2@db/x";
-    keeps_the_password(&[
-        &["doctor", "--store", store],
-        &["records", "ls", "--store", store],
-        &["proxy", "--upstream", "http://a:8000", "--store", store],
-    ]);
+    // The first scheme has no store, and behind the second one there is no server.
+    for (code, store) in [(2, "mysql://semel:hunter2@db/x"), (1, "redis://:hunter2@127.0.0.1:1")] {
+        let proxy = ["proxy", "--upstream", "http://a:8000", "--listen", "127.0.0.1:0"];
+        keeps_the_password(
+            code,
+            &[
+                &["doctor", "--store", store],
+                &["records", "ls", "--store", store],
+                &[&proxy[..], &["--store", store]].concat(),
+            ],
+        );
+    }
 }
 
 #[test]
 fn the_password_of_an_upstream_is_not_told() {
-    keeps_the_password(&[
-        &["proxy", "--upstream", "http://semel:hunter2@a:8000"],
-        &["proxy", "--upstream", "https://semel:hunter2@a:8000"],
-        &["proxy", "--upstream", "http://semel:hunter2@a:8000/path"],
-    ]);
+    keeps_the_password(
+        2,
+        &[
+            &["proxy", "--upstream", "http://semel:hunter2@a:8000"],
+            &["proxy", "--upstream", "https://semel:hunter2@a:8000"],
+            &["proxy", "--upstream", "http://semel:hunter2@a:8000/path"],
+        ],
+    );
 }
 
 #[test]

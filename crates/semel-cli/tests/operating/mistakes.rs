@@ -46,7 +46,7 @@ fn a_wrong_store_is_named_with_its_rule_and_no_password() {
         refused(&["proxy", "--upstream", "http://127.0.0.1:1", "--store", store], code, parts);
     };
     proxy("sqlite:/no/such/folder/semel.db", 1, &["/no/such/folder", "folder must exist", "E0102"]);
-    proxy("semel.db", 2, &["no scheme", "sqlite:semel.db"]);
+    proxy("semel.db", 2, &["no scheme", "use sqlite:PATH"]);
     proxy("mysql://root:hunter2@db", 2, &["`mysql:`", "sqlite:PATH"]);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("notes.txt");

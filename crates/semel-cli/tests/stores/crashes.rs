@@ -7,7 +7,7 @@ use super::servers;
 use super::support::{Answer, Proxy, Site, proxy_command};
 
 /// Leases that run out soon, and that a busy machine can still keep alive.
-const LEASE: [&str; 2] = ["--lease", "1s"];
+const LEASE: [&str; 2] = ["--lease", "2s"];
 
 /// Points, and whether the effect has happened and the outcome is stored there.
 const POINTS: [(&str, bool, bool); 3] = [

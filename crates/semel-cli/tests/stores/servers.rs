@@ -6,6 +6,9 @@ use semel_testkit::servers::{Postgres, Redis, RedisCluster, skips};
 
 use super::support::semel;
 
+/// For proxies whose store must answer, however busy the machine is; shorter than a lease.
+pub(crate) const PATIENT: [&str; 2] = ["--store-patience", "25s"];
+
 /// The URL of a schema with this name and the store's tables in it; none where the test skips.
 pub(crate) fn postgres(schema: &str) -> Option<String> {
     let url = bare_postgres(schema)?;

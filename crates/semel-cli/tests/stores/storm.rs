@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::client::{Client, Heard, first_answer};
+use super::servers::PATIENT;
 use super::support::{Ask, Proxy, Site, post, until};
 use super::{servers, support};
 
@@ -45,7 +46,7 @@ fn on_a_redis_cluster_duplicates_wait_for_the_one_answer() {
 
 fn refused_and_replayed(url: &str) {
     let site = Site::on(url);
-    let proxies = [(); 2].map(|()| site.proxy_with(&[]));
+    let proxies = [(); 2].map(|()| site.proxy_with(&PATIENT));
     let storm = Storm::over(&site, &proxies);
     storm.wait_for_refusals(DUPLICATES);
     let answers = storm.end();
@@ -54,7 +55,8 @@ fn refused_and_replayed(url: &str) {
 
 fn waited_for(url: &str) {
     let site = Site::on(url);
-    let proxies = [(); 2].map(|()| site.proxy_with(&["--wait", "25s", "--admin", "127.0.0.1:0"]));
+    let flags = [&PATIENT[..], &["--wait", "25s", "--admin", "127.0.0.1:0"]].concat();
+    let proxies = [(); 2].map(|()| site.proxy_with(&flags));
     let admins = proxies.each_ref().map(Proxy::admin);
     let storm = Storm::over(&site, &proxies);
     until("every duplicate waits", || admins.iter().map(waiting).sum::<usize>() == DUPLICATES);

@@ -38,7 +38,7 @@ fn a_thousand_keys_have_a_thousand_effects(store: &str, url: &str) {
     let per_key = std::env::var("SEMEL_TEST_REQUESTS_PER_KEY");
     let per_key = per_key.map_or(PER_KEY, |it| it.parse().unwrap());
     let site = Site::on(url);
-    let proxies = [(); 2].map(|()| site.proxy_with(&[]));
+    let proxies = [(); 2].map(|()| site.proxy_with(&servers::PATIENT));
     let load = Arc::new(Load {
         proxies: proxies.iter().map(|proxy: &Proxy| proxy.address).collect(),
         requests: KEYS * per_key,

@@ -67,7 +67,7 @@ fn a_late_owner_never_overwrites_a_decision(url: &str) {
 }
 
 fn proxy(site: &Site, mode: &str) -> Proxy {
-    site.proxy_with(&["--lease", "1s", "--on-unknown", mode])
+    site.proxy_with(&["--lease", "2s", "--on-unknown", mode])
 }
 
 /// A proxy that is frozen while the upstream works for it, and the request it was frozen with.
