@@ -66,8 +66,8 @@ impl ReplayCache {
             return None;
         }
         let replay = self.replays.get(&request.id)?;
-        let fits = replay.fingerprint == request.fingerprint
-            && replay.expires_at > self.clock.now();
+        let fits =
+            replay.fingerprint == request.fingerprint && replay.expires_at > self.clock.now();
         fits.then(|| Claimed::Completed {
             outcome: replay.outcome.clone(),
             expires_at: replay.expires_at,

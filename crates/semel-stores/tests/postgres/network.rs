@@ -95,7 +95,7 @@ fn connections_cut_at_any_byte_lose_no_acknowledged_completion() {
 fn a_partition_fails_closed_within_patience_and_heals_without_a_restart() {
     block_on(async {
         let Some(place) = Place::new().await else { return };
-        let (store, proxy) = behind_proxy(&place, Duration::from_millis(600)).await;
+        let (store, proxy) = behind_proxy(&place, Duration::from_secs(2)).await;
         let fence = acquire(&store, "k").await;
         for cut in [FaultProxy::partition, FaultProxy::half_open, FaultProxy::lose_replies] {
             cut(&proxy);
