@@ -58,10 +58,7 @@ enum Place<Op: Send + 'static, Answer: Send + 'static> {
 impl<Op: Send + 'static, Answer: Send + 'static> Coalescer<Op, Answer> {
     pub(crate) fn new(
         bounds: Bounds,
-        run: impl Fn(Vec<Op>) -> BoxFuture<'static, Vec<Result<Answer, Error>>>
-        + Send
-        + Sync
-        + 'static,
+        run: impl Fn(Vec<Op>) -> BoxFuture<'static, Vec<Result<Answer, Error>>> + Send + Sync + 'static,
     ) -> Self {
         let state = Mutex::new(State { busy: 0, queue: VecDeque::new() });
         Self(Arc::new(Inner { bounds, run: Box::new(run), state }))
@@ -137,11 +134,13 @@ impl<Op: Send + 'static, Answer: Send + 'static> Drop for Lane<Op, Answer> {
             inner.state().busy -= 1;
             return;
         };
+        // Made before it is spawned: a runtime that shuts down drops the task without a start.
+        let lane = Lane(Some(inner));
         runtime.spawn(async move {
-            let lane = Lane(Some(inner));
             if let Some(inner) = &lane.0 {
                 inner.run_batch(batch).await;
             }
+            drop(lane);
         });
     }
 }

@@ -93,7 +93,8 @@ impl Hold {
     #[must_use]
     pub fn new(cause: HoldCause, detail: &str, since: Timestamp) -> Self {
         let end = detail.floor_char_boundary(Self::DETAIL_BYTES_MAX);
-        Self { cause, detail: detail[..end].to_owned(), since }
+        // Not every store can keep a NUL in a text.
+        Self { cause, detail: detail[..end].replace('\0', " "), since }
     }
 }
 

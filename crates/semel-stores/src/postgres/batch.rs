@@ -194,14 +194,11 @@ fn complete_all<'a>(
         for finished in ended {
             link.provide(finished.keep_for).await?;
         }
-        let mut places: Vec<usize> = (0..ended.len()).collect();
-        places.sort_by_key(|place| &ended[*place].id);
-        let sorted: Vec<&Finished> = places.iter().map(|place| &ended[*place]).collect();
-        let [keys, tenants, operations] = names(sorted.iter().map(|it| &it.id));
-        let counters = column(&sorted, |it| it.counter);
-        let nonces = column(&sorted, |it| &it.nonce[..]);
-        let retentions = column(&sorted, |it| span(it.keep_for));
-        let outcomes = column(&sorted, |it| &it.outcome[..]);
+        let [keys, tenants, operations] = names(ended.iter().map(|it| &it.id));
+        let counters = column(ended, |it| it.counter);
+        let nonces = column(ended, |it| &it.nonce[..]);
+        let retentions = column(ended, |it| span(it.keep_for));
+        let outcomes = column(ended, |it| &it.outcome[..]);
         let rows = link
             .call(
                 sql,
@@ -215,13 +212,9 @@ fn complete_all<'a>(
                     (&outcomes, Type::BYTEA_ARRAY),
                 ],
             )
-            .await
-            .inspect_err(|fault| {
-                if fault.lacks_partition() {
-                    link.forget_partitions();
-                }
-            })?;
-        times(&rows, "expires_at", &places)
+            .await;
+        let rows = link.noting_partitions(rows)?;
+        times(&rows, "expires_at", ended.len())
     })
 }
 
@@ -248,8 +241,7 @@ fn renew_all<'a>(
                 ],
             )
             .await?;
-        let places: Vec<usize> = (0..asked.len()).collect();
-        times(&rows, "deadline", &places)
+        times(&rows, "deadline", asked.len())
     })
 }
 
@@ -276,13 +268,11 @@ fn column<'a, Op, T>(ops: &'a [Op], value: impl Fn(&'a Op) -> T) -> Vec<T> {
     ops.iter().map(value).collect()
 }
 
-/// Answers to operations that were sent in this order; who is not among the rows has to be done
-/// alone.
-fn times(rows: &[Row], name: &str, sent: &[usize]) -> Answers<Option<Timestamp>> {
-    let mut answers: Vec<_> = sent.iter().map(|_| Ok(None)).collect();
+/// Answers by place; who is not among the rows has to be done alone.
+fn times(rows: &[Row], name: &str, count: usize) -> Answers<Option<Timestamp>> {
+    let mut answers: Vec<_> = (0..count).map(|_| Ok(None)).collect();
     for row in rows {
-        let place = sent.get(place_of(row)?).copied();
-        if let Some(answer) = place.and_then(|place| answers.get_mut(place)) {
+        if let Some(answer) = answers.get_mut(place_of(row)?) {
             *answer = row::time(row, name).map(Some);
         }
     }

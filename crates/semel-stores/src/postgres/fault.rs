@@ -1,8 +1,11 @@
 //! What PostgreSQL's errors mean to a caller of the store.
 
+use std::error::Error as _;
+use std::io;
+
 use deadpool_postgres::{PoolError, TimeoutType};
 use semel::{Error, ErrorKind};
-use tokio_postgres::error::SqlState;
+use tokio_postgres::error::{DbError, Severity, SqlState};
 
 /// Why a call to the server failed.
 #[derive(Debug)]
@@ -81,8 +84,18 @@ impl Fault {
         self.state() == Some(&SqlState::CHECK_VIOLATION)
     }
 
+    /// Whether the server ended the session. In the middle of a commit that says nothing about it.
+    fn is_session_end(&self) -> bool {
+        let Self::Server(error) = self else { return false };
+        let severity = error.as_db_error().and_then(DbError::parsed_severity);
+        matches!(severity, Some(Severity::Fatal | Severity::Panic))
+    }
+
     /// Whether the connection must not be used again.
     pub(super) fn is_fatal_to_connection(&self) -> bool {
+        if self.is_session_end() {
+            return true;
+        }
         // A server that became read-only is a standby now: only a new connection finds the primary.
         self.state().is_none() || self.state() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION)
     }
@@ -91,11 +104,10 @@ impl Fault {
     pub(super) fn is_ambiguous(&self) -> bool {
         match self {
             Self::Silent => true,
-            Self::Server(error) => error.code().is_none_or(|state| {
-                *state == SqlState::ADMIN_SHUTDOWN
-                    || *state == SqlState::CRASH_SHUTDOWN
-                    || state.code().starts_with("08")
-            }),
+            Self::Server(error) => {
+                self.is_session_end()
+                    || error.code().is_none_or(|state| state.code().starts_with("08"))
+            }
             Self::Exhausted | Self::Record(_) => false,
         }
     }
@@ -125,7 +137,26 @@ impl Fault {
 /// Errors of setting a connection up that no retry mends.
 fn is_tls_or_config(error: &tokio_postgres::Error) -> bool {
     let text = error.to_string();
-    text.contains("TLS") || text.contains("config") || text.contains("authentication")
+    let is_cut = innermost_io(error).is_some_and(|kind| {
+        matches!(
+            kind,
+            io::ErrorKind::BrokenPipe
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::UnexpectedEof
+        )
+    });
+    !is_cut && text.contains("TLS") || text.contains("config") || text.contains("authentication")
+}
+
+/// The input's error at the bottom, if that is what it was.
+fn innermost_io(error: &tokio_postgres::Error) -> Option<io::ErrorKind> {
+    let mut source: Option<&dyn std::error::Error> = error.source();
+    let mut found = None;
+    while let Some(error) = source {
+        found = error.downcast_ref::<io::Error>().map(io::Error::kind).or(found);
+        source = error.source();
+    }
+    found
 }
 
 fn explain(error: tokio_postgres::Error, place: &str) -> Error {
@@ -167,6 +198,10 @@ fn explain_state(state: &SqlState, said: &str, place: &str) -> String {
         &SqlState::ACTIVE_SQL_TRANSACTION => format!(
             "the store {place} runs claims under the wrong isolation ({said}); set \
              default_transaction_isolation back to `read committed` for this user"
+        ),
+        &SqlState::T_R_SERIALIZATION_FAILURE => format!(
+            "the transaction is too strict for the store {place} ({said}): a heartbeat has written \
+             the record since it began; use READ COMMITTED"
         ),
         &SqlState::TOO_MANY_CONNECTIONS => format!(
             "the store {place} has no connection left for us ({said}); raise max_connections, \

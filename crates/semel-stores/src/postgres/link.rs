@@ -136,6 +136,15 @@ impl Link {
         Err(if is_open { error.with_outcome_unknown() } else { error })
     }
 
+    /// Sees whether a call failed because a partition that was believed to be there is missing.
+    pub(super) fn noting_partitions<T>(&self, answer: Result<T, Fault>) -> Result<T, Fault> {
+        answer.inspect_err(|fault| {
+            if fault.lacks_partition() {
+                self.forget_partitions();
+            }
+        })
+    }
+
     /// A pause before somebody else's write is looked at again.
     pub(super) async fn pause(&self, round: u32) {
         self.clock.sleep(PAUSE_MAX.min(PAUSE * round.max(1))).await;

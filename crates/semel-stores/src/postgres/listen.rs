@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use event_listener::Event;
@@ -21,7 +22,12 @@ use super::tls;
 /// How long the server's own greeting may take to arrive before notifications count as swallowed.
 const GREETING_MAX: Duration = Duration::from_secs(2);
 
+const CONNECT_MAX: Duration = Duration::from_secs(10);
+
 const RECONNECT: Duration = Duration::from_secs(1);
+
+/// Until it is tried again where notifications were swallowed.
+const SWALLOWED: Duration = Duration::from_secs(600);
 
 const GREETING: &str = "semel listens";
 
@@ -151,7 +157,7 @@ async fn listen(shared: Arc<Shared>) {
                     "waiters poll the store: its notifications do not arrive, probably because \
                      of a transaction pooler; `pooler=transaction` says so at once"
                 );
-                return;
+                shared.link.clock.sleep(SWALLOWED).await;
             }
             Err(error) => tracing::debug!(%error, "the store's notifications broke off"),
         }
@@ -163,7 +169,9 @@ async fn listen(shared: Arc<Shared>) {
 /// Listens until the connection breaks. `Ok`: notifications do not arrive at all.
 async fn session(shared: &Shared) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let connector = tls::connector(&shared.address.trust)?;
-    let (client, mut connection) = shared.address.config.connect(connector).await?;
+    let connect = shared.address.config.connect(connector);
+    let connected = within(&*shared.link.clock, CONNECT_MAX, connect).await;
+    let (client, mut connection) = connected.ok_or("no connection in time")??;
     let channel = shared.link.schema.channel();
     let greet = format!("LISTEN \"{channel}\"; SELECT pg_notify('{channel}', '{GREETING}')");
     let mut asked = std::pin::pin!(client.batch_execute(&greet));
@@ -172,8 +180,11 @@ async fn session(shared: &Shared) -> Result<(), Box<dyn std::error::Error + Send
         loop {
             let message = poll_fn(|context| {
                 // The connection works only while it is polled, so both are polled together.
-                if !is_asked && asked.as_mut().poll(context).is_ready() {
+                if !is_asked && let Poll::Ready(answer) = asked.as_mut().poll(context) {
                     is_asked = true;
+                    if let Err(error) = answer {
+                        return Poll::Ready(Some(Err(error)));
+                    }
                 }
                 connection.poll_message(context)
             });

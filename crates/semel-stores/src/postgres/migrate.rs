@@ -25,8 +25,14 @@ const STEPS: &[(&str, &str)] = &[("records", include_str!("migrations/0001_recor
 /// Before the first step; the lock lets several programs try it at once.
 const PREPARE: &str = "\
 BEGIN;
+SET LOCAL lock_timeout = 0;
 SELECT pg_advisory_xact_lock(hashtextextended('semel.migration', 0));
-CREATE SCHEMA IF NOT EXISTS {schema};
+DO $$ BEGIN
+    -- Even IF NOT EXISTS would need the right to make schemas.
+    IF to_regnamespace('{schema}') IS NULL THEN
+        CREATE SCHEMA {schema};
+    END IF;
+END $$;
 CREATE TABLE IF NOT EXISTS semel.migration (
     version    integer PRIMARY KEY,
     name       text NOT NULL,

@@ -112,11 +112,7 @@ impl Link {
         let finish = Finish::of(request, None);
         let answer = self.answer_of(finish.on(lent.client()?, &self.schema)).await;
         lent.settle(&answer);
-        answer.inspect_err(|fault| {
-            if fault.lacks_partition() {
-                self.forget_partitions();
-            }
-        })
+        self.noting_partitions(answer)
     }
 
     pub(super) async fn release_alone(
@@ -130,7 +126,9 @@ impl Link {
             let change = match protocol::release(found.record, request, found.now) {
                 Ok(change) => change,
                 // The answer to the first attempt was lost, and it had worked.
-                Err(_) if has_tried.load(Ordering::Relaxed) && seen.is_none() => return Ok(()),
+                Err(_) if has_tried.load(Ordering::Relaxed) && is_released(seen, request) => {
+                    return Ok(());
+                }
                 Err(error) => return Err(error.into()),
             };
             let Some(seen) = seen else { return Ok(()) };
@@ -297,6 +295,13 @@ impl<'a> Finish<'a> {
             )
             .await
     }
+}
+
+/// Whether the record is as a release of this fence leaves it.
+fn is_released(record: Option<Record>, request: &Release) -> bool {
+    record.is_none_or(|record| {
+        record.fence == request.fence && matches!(record.state, State::Interrupted { .. })
+    })
 }
 
 fn fence(record: &Record) -> (i64, &[u8]) {

@@ -35,6 +35,13 @@ impl PostgresStore {
             .bind(finish.transaction)
             .fetch_optional(transaction)
             .await
+            .inspect_err(|error| {
+                // No partition for the record, although one was believed to be there.
+                let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+                if code.as_deref() == Some("23514") {
+                    link.forget_partitions();
+                }
+            })
             .map_err(failed)?;
         let Some(row) = row else { return Err(self.why_not_finished(completion, false).await) };
         let expires_at: i64 = row.try_get("expires_at").map_err(failed)?;

@@ -111,11 +111,12 @@ impl TransactionalStore for PostgresStore {
 
 impl PostgresStore {
     /// Completes a record inside a transaction of the caller's on this store's database. Commit to
-    /// keep both; roll back and both are gone. Any isolation level will do.
+    /// keep both; roll back and both are gone. The transaction should be READ COMMITTED: a stricter
+    /// one fails once a heartbeat has written the record since its first statement.
     ///
     /// # Errors
-    /// [`ErrorKind::ClaimLost`] when another claim took over: roll back. After any error the
-    /// transaction cannot be committed with the record in it.
+    /// [`ErrorKind::ClaimLost`] when another claim took over. After any error roll back; an error
+    /// with [`Error::outcome_unknown`] may have left the completion in the transaction.
     pub async fn complete_in(
         &self,
         transaction: &impl GenericClient,
@@ -136,7 +137,7 @@ impl PostgresStore {
         link.patiently(false, || link.provide(completion.retention)).await?;
         let finish = Finish::of(completion, transaction);
         let rows = link.answer_of(finish.on(client, &link.schema)).await;
-        let rows = rows.map_err(|fault| fault.into_error(&link.place))?;
+        let rows = link.noting_partitions(rows).map_err(|fault| fault.into_error(&link.place))?;
         match rows.first() {
             Some(row) => row::time(row, "expires_at"),
             None => Err(self.why_not_finished(completion, transaction.is_some()).await),

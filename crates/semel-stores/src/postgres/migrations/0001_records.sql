@@ -23,7 +23,7 @@ CREATE TABLE semel.open (
     key         text COLLATE "C" NOT NULL,
     tenant      text COLLATE "C" NOT NULL,
     operation   text COLLATE "C" NOT NULL,
-    state       text NOT NULL CHECK (state IN ('in-progress', 'held', 'interrupted')),
+    state       text NOT NULL,                -- in-progress, held, interrupted
     effect      text NOT NULL,
     counter     bigint NOT NULL,
     nonce       bytea NOT NULL,
@@ -128,17 +128,21 @@ BEGIN
 END
 $$;
 
--- Drops partitions in which everything has expired; returns about how many records they held.
--- Waits for nobody: a partition in use is dropped by a later call.
+-- Drops one partition in which everything has expired; returns about how many records it held, or
+-- NULL if there was none to drop.
+-- One program at a time tries, and it waits hardly at all, because claims queue up behind it: a
+-- partition in use is dropped by a later call.
 CREATE FUNCTION semel.forget() RETURNS bigint LANGUAGE plpgsql VOLATILE
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms'
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '20ms'
 AS $$
 DECLARE
     now       bigint := semel.clock();
-    forgotten bigint := 0;
     expired   record;
     many      bigint;
 BEGIN
+    IF NOT pg_try_advisory_xact_lock(hashtextextended('semel.forget', 0)) THEN
+        RETURN NULL;
+    END IF;
     FOR expired IN
         SELECT part.relname, part.reltuples::bigint AS about
         FROM pg_inherits AS tie
@@ -155,12 +159,16 @@ BEGIN
                 EXECUTE format('SELECT count(*) FROM semel.%I', expired.relname) INTO many;
             END IF;
             EXECUTE format('DROP TABLE semel.%I', expired.relname);
-            forgotten := forgotten + many;
-        EXCEPTION WHEN lock_not_available OR deadlock_detected OR undefined_table THEN
-            CONTINUE;
+            RETURN many;
+        EXCEPTION
+            WHEN lock_not_available OR deadlock_detected THEN
+                CONTINUE; -- In use; the next call tries again.
+            WHEN OTHERS THEN
+                -- A view on it, say: the others must not wait for that.
+                RAISE WARNING 'semel cannot drop %: %', expired.relname, SQLERRM;
         END;
     END LOOP;
-    RETURN forgotten;
+    RETURN NULL;
 END
 $$;
 
@@ -288,13 +296,14 @@ BEGIN
         FROM semel.done AS f
         WHERE o.key IS NULL AND f.key = a.key AND f.tenant = a.tenant
             AND f.operation = a.operation AND f.expires_at > moment
-        LIMIT 1
+        -- There is one, unless the server's clock was set back over an expiry.
+        ORDER BY f.counter DESC LIMIT 1
     ) AS d ON true;
 END
 $$;
 
--- Moves many claims that still hold their fence to the finished ones. The caller gives them in the
--- order of their names, so that two batches cannot wait for each other.
+-- Moves many claims that still hold their fence to the finished ones. Rows that somebody else is
+-- writing just now are left out: the caller does those alone, where it may wait.
 CREATE FUNCTION semel.complete(
     keys text[], tenants text[], operations text[], counters bigint[], nonces bytea[],
     retentions bigint[], outcomes bytea[]
@@ -305,14 +314,18 @@ DECLARE
     moment bigint := semel.clock();
 BEGIN
     RETURN QUERY
-    WITH gone AS (
-        DELETE FROM semel.open AS o
-        USING unnest(keys, tenants, operations, counters, nonces, retentions) WITH ORDINALITY
+    WITH mine AS MATERIALIZED (
+        SELECT o.ctid AS row, a.place, a.retention
+        FROM unnest(keys, tenants, operations, counters, nonces, retentions) WITH ORDINALITY
             AS a (key, tenant, operation, counter, nonce, retention, place)
-        WHERE o.key = a.key AND o.tenant = a.tenant AND o.operation = a.operation
-            AND o.counter = a.counter AND o.nonce = a.nonce
+        JOIN semel.open AS o
+            ON o.key = a.key AND o.tenant = a.tenant AND o.operation = a.operation
+        WHERE o.counter = a.counter AND o.nonce = a.nonce
             AND o.state IN ('in-progress', 'held')
-        RETURNING a.place, a.retention, o.key, o.tenant, o.operation, o.effect, o.counter, o.nonce,
+        FOR UPDATE OF o SKIP LOCKED
+    ), gone AS (
+        DELETE FROM semel.open AS o USING mine AS m WHERE o.ctid = m.row
+        RETURNING m.place, m.retention, o.key, o.tenant, o.operation, o.effect, o.counter, o.nonce,
             o.fingerprint, o.attempts, o.lost_leases, o.created_at, o.awaited
     ), kept AS (
         INSERT INTO semel.done (
@@ -399,3 +412,6 @@ CREATE VIEW semel.decision AS
 SELECT
     key, tenant, operation, counter AS fence, to_timestamp(at / 1000.0) AS at, action, actor, reason
 FROM semel.audit;
+
+-- They change tables with their owner's rights, so not everybody may call them.
+REVOKE EXECUTE ON FUNCTION semel.provide(bigint), semel.forget() FROM PUBLIC;

@@ -16,5 +16,5 @@ LEFT JOIN LATERAL (
     FROM semel.done AS f
     WHERE o.key IS NULL AND f.key = $1 AND f.tenant = $2 AND f.operation = $3
         AND f.expires_at > m.now
-    LIMIT 1
+    ORDER BY f.counter DESC LIMIT 1
 ) AS d ON true

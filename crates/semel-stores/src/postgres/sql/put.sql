@@ -9,7 +9,10 @@ WITH moment AS MATERIALIZED (SELECT semel.clock() AS now), mine AS MATERIALIZED 
 ), written AS (
     UPDATE semel.open AS o
     SET state = $7, effect = $8,
-        counter = CASE WHEN $9 THEN nextval('semel.fence') ELSE o.counter END,
+        counter = CASE
+            -- A failover may carry the records and not the sequence.
+            WHEN $9 THEN greatest(nextval('semel.fence'), o.counter + 1) ELSE o.counter
+        END,
         nonce = $10, revision = o.revision + 1, attempts = $11, lost_leases = $12,
         updated_at = $13, deadline = $14, since = $15, hold_cause = $16, hold_detail = $17,
         steps = $18
