@@ -4,6 +4,10 @@
 //! for a batch to fill, and an idle store costs no hop. Only what arrives while all lanes are busy
 //! queues up, and the first lane that becomes free takes all of it. So batches grow with the load
 //! and disappear with it.
+//!
+//! Where a call costs the server much more than an operation in it, [`Bounds::gathers`] makes the
+//! batches larger, still without a timer: everybody who is ready to run gets in line before a lane
+//! goes, unless no other lane is busy.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -25,6 +29,8 @@ pub(crate) struct Bounds {
     pub(crate) batch_max: usize,
     /// Operations that wait for a lane; more are refused.
     pub(crate) queue_max: usize,
+    /// Whether a lane lets others get in line first when it is not the only busy one.
+    pub(crate) gathers: bool,
 }
 
 /// Gathers operations of one kind into batches. See the [module's page](self).
@@ -86,7 +92,8 @@ impl<Op: Send + 'static, Answer: Send + 'static> Inner<Op, Answer> {
 
     fn enter(self: &Arc<Self>, op: Op) -> Result<Place<Op, Answer>, Error> {
         let mut state = self.state();
-        if state.busy < self.bounds.lanes {
+        let is_free = state.busy < self.bounds.lanes;
+        if is_free && (state.busy == 0 || !self.bounds.gathers) {
             state.busy += 1;
             return Ok(Place::Lane(Lane(Some(Arc::clone(self))), op));
         }
@@ -97,6 +104,12 @@ impl<Op: Send + 'static, Answer: Send + 'static> Inner<Op, Answer> {
         }
         let (reply, answer) = oneshot::channel();
         state.queue.push_back(Waiting { op, reply });
+        if is_free {
+            state.busy += 1;
+            drop(state);
+            // It is handed to a task, which goes behind all that are ready now.
+            drop(Lane(Some(Arc::clone(self))));
+        }
         Ok(Place::Queue(answer))
     }
 
@@ -112,7 +125,23 @@ impl<Op: Send + 'static, Answer: Send + 'static> Inner<Op, Answer> {
         state.queue.drain(..many).collect()
     }
 
-    async fn run_batch(&self, batch: Vec<Waiting<Op, Answer>>) {
+    /// Lets everybody who is ready get in line, and takes them along.
+    async fn gather(&self, batch: &mut Vec<Waiting<Op, Answer>>) {
+        tokio::task::yield_now().await;
+        let mut state = self.state();
+        state.queue.retain(|waiting| !waiting.reply.is_canceled());
+        batch.retain(|waiting| !waiting.reply.is_canceled());
+        let many = state.queue.len().min(self.bounds.batch_max.saturating_sub(batch.len()));
+        batch.extend(state.queue.drain(..many));
+    }
+
+    async fn run_batch(&self, mut batch: Vec<Waiting<Op, Answer>>) {
+        if self.bounds.gathers {
+            self.gather(&mut batch).await;
+        }
+        if batch.is_empty() {
+            return;
+        }
         let (ops, replies): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|Waiting { op, reply }| (op, reply)).unzip();
         for (reply, answer) in replies.into_iter().zip((self.run)(ops).await) {
@@ -175,11 +204,14 @@ mod tests {
 
     impl Doubler {
         fn new(lanes: usize, batch_max: usize, queue_max: usize) -> Self {
+            Self::with(Bounds { lanes, batch_max, queue_max, gathers: false })
+        }
+
+        fn with(bounds: Bounds) -> Self {
             let permits = Arc::new(Semaphore::new(0));
             let sizes = Arc::<Mutex<Vec<usize>>>::default();
             let started = Arc::<AtomicUsize>::default();
             let inside = (Arc::clone(&permits), Arc::clone(&sizes), Arc::clone(&started));
-            let bounds = Bounds { lanes, batch_max, queue_max };
             let coalescer = Arc::new(Coalescer::new(bounds, move |ops: Vec<usize>| {
                 let (permits, sizes, started) = inside.clone();
                 Box::pin(async move {
@@ -228,6 +260,23 @@ mod tests {
             assert_eq!(doubler.coalescer.submit(it).await.unwrap(), it * 2);
         }
         assert_eq!(doubler.sizes(), [1, 1, 1]);
+    }
+
+    #[tokio::test]
+    async fn where_calls_are_gathered_whoever_is_ready_shares_one() {
+        let bounds = Bounds { lanes: 2, batch_max: 100, queue_max: 100, gathers: true };
+        let doubler = Doubler::with(bounds);
+        let asked: Vec<_> = (0..10).map(|it| doubler.ask(it)).collect();
+        settle().await;
+        // The first found an idle store, the second waited for all others.
+        assert_eq!(doubler.started.load(Ordering::SeqCst), 2);
+        doubler.permits.add_permits(2);
+        for (it, answer) in asked.into_iter().enumerate() {
+            assert_eq!(answer.await.unwrap().unwrap(), it * 2);
+        }
+        assert_eq!(doubler.sizes(), [1, 9]);
+        settle().await;
+        assert_eq!(doubler.coalescer.0.state().busy, 0);
     }
 
     #[tokio::test]

@@ -298,9 +298,9 @@ impl PostgresStore {
         let secret = inspect::secret(&link).await?;
         // Claims and completions each have a part of the pool, so that neither starves the other;
         // the rest is for what is done alone.
-        let lanes = (options.pool * 3 / 8).max(1);
+        let lanes = (options.pool / 4).max(1);
         let (batch_max, queue_max) = (options.batch_max, options.queue_max);
-        let batches = Batches::new(&link, Bounds { lanes, batch_max, queue_max });
+        let batches = Batches::new(&link, Bounds { lanes, batch_max, queue_max, gathers: false });
         let transactions = options.link_to(&address, options.transactions_max)?;
         let listener = (!options.pooler).then(|| Listener::new(address, Arc::clone(&link)));
         Ok(Self { link, batches, transactions, listener, secret })

@@ -61,10 +61,13 @@ impl Lane {
             lanes: options.batches_in_flight,
             batch_max: options.batch_max,
             queue_max: options.queue_max,
+            // The server is one thread, and a call costs it more than an operation in it.
+            gathers: true,
         };
         if link.is_cluster() {
             // A call must stay within one slot, so there is nothing to gather.
-            bounds = Bounds { lanes: options.queue_max, batch_max: 1, ..bounds };
+            let lanes = options.queue_max;
+            bounds = Bounds { lanes, batch_max: 1, gathers: false, ..bounds };
         }
         let (link, offset) = (Arc::clone(link), Arc::clone(&options.clock_offset));
         Self(Coalescer::new(bounds, move |ops: Vec<Attempt>| {
