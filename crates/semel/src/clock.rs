@@ -159,11 +159,14 @@ struct Timers<T> {
 struct TimerState<T> {
     wakers: BTreeMap<(T, u64), Waker>,
     next_id: u64,
+    /// When the timer thread looks again by itself. Most timers are freed long before their time,
+    /// so it is often earlier than the first one, and no new one needs to tell the thread.
+    next_look: Option<T>,
 }
 
 impl<T> Default for Timers<T> {
     fn default() -> Self {
-        let state = TimerState { wakers: BTreeMap::new(), next_id: 0 };
+        let state = TimerState { wakers: BTreeMap::new(), next_id: 0, next_look: None };
         Self { state: Mutex::new(state), earlier: Condvar::new() }
     }
 }
@@ -180,7 +183,8 @@ impl<T: Copy + Ord> Timers<T> {
         let place = (deadline, state.next_id);
         state.next_id += 1;
         state.wakers.insert(place, waker.clone());
-        if state.wakers.first_key_value().is_some_and(|(first, _)| *first == place) {
+        if state.next_look.is_none_or(|next_look| deadline < next_look) {
+            state.next_look = Some(deadline);
             self.earlier.notify_one();
         }
         Registration { timers: Arc::clone(self), place }
@@ -209,7 +213,7 @@ struct Sleep {
     timers: &'static Arc<Timers<Instant>>,
     /// `None` is later than any clock can show: it never comes.
     deadline: Option<Instant>,
-    registered: Option<Registration<Instant>>,
+    registered: Option<(Registration<Instant>, Waker)>,
 }
 
 impl Future for Sleep {
@@ -217,14 +221,17 @@ impl Future for Sleep {
 
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the monotonic clock")]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        self.registered = None;
         let Some(deadline) = self.deadline else {
             return Poll::Pending;
         };
         if Instant::now() >= deadline {
+            self.registered = None;
             return Poll::Ready(());
         }
-        self.registered = Some(self.timers.register(deadline, context.waker()));
+        let waker = context.waker();
+        if !self.registered.as_ref().is_some_and(|(_, registered)| registered.will_wake(waker)) {
+            self.registered = Some((self.timers.register(deadline, waker), waker.clone()));
+        }
         Poll::Pending
     }
 }
@@ -248,12 +255,12 @@ fn drive(timers: &Timers<Instant>) {
         for waker in timers.take_due(Instant::now()) {
             waker.wake();
         }
-        let state = lock(&timers.state);
+        let mut state = lock(&timers.state);
+        let now = Instant::now();
         let next = state.wakers.first_key_value().map(|((deadline, _), _)| *deadline);
-        let wait = next.map_or(Duration::from_secs(3600), |deadline| {
-            deadline.saturating_duration_since(Instant::now())
-        });
-        drop(timers.earlier.wait_timeout(state, wait));
+        let next = next.unwrap_or(now + Duration::from_secs(3600));
+        state.next_look = Some(next);
+        drop(timers.earlier.wait_timeout(state, next.saturating_duration_since(now)));
     }
 }
 
@@ -284,6 +291,18 @@ mod tests {
         assert_eq!(lock(&clock.timers.state).wakers.len(), 1);
         drop(sleep);
         assert_eq!(lock(&clock.timers.state).wakers.len(), 0);
+    }
+
+    #[test]
+    fn an_earlier_sleeper_is_woken_while_the_timer_thread_waits_for_a_later_one() {
+        let clock = SystemClock;
+        let mut late = clock.sleep(Duration::from_secs(600));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(late.as_mut().poll(&mut context).is_pending());
+        for _ in 0..3 {
+            block_on(clock.sleep(Duration::from_millis(5)));
+        }
+        assert!(late.as_mut().poll(&mut context).is_pending());
     }
 
     #[test]
