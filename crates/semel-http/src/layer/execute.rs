@@ -75,7 +75,8 @@ where
     R::Error: Into<BoxError>,
 {
     let Admitted { tenant, key, fingerprint, request, permit } = admitted;
-    let handler = |context| run(&shared, service, request, context);
+    // In a box: the futures around it are moved a dozen times before they are first polled.
+    let handler = |context| Box::pin(run(&shared, service, request, context));
     let executed = shared.guard.execute(&tenant, &key, fingerprint, handler).await;
     drop(permit);
     conclude(&shared, executed)
