@@ -134,27 +134,10 @@ fn claim_all<'a>(
     asked: &'a [ClaimRequest],
 ) -> BoxFuture<'a, Answers<Looked>> {
     Box::pin(async move {
-        let [keys, tenants, operations] = names(asked.iter().map(|it| &it.id));
-        let fingerprints = column(asked, |it| &it.fingerprint.as_bytes()[..]);
-        let effects = column(asked, |it| it.effect.name());
-        let nonces = column(asked, |it| &it.nonce.as_bytes()[..]);
-        let leases = column(asked, |it| span(it.lease));
-        let until = column(asked, insert_until);
-        let rows = link
-            .call(
-                sql,
-                &[
-                    (&keys, Type::TEXT_ARRAY),
-                    (&tenants, Type::TEXT_ARRAY),
-                    (&operations, Type::TEXT_ARRAY),
-                    (&fingerprints, Type::BYTEA_ARRAY),
-                    (&effects, Type::TEXT_ARRAY),
-                    (&nonces, Type::BYTEA_ARRAY),
-                    (&leases, Type::INT8_ARRAY),
-                    (&until, Type::INT8_ARRAY),
-                ],
-            )
-            .await?;
+        let rows = match asked {
+            [one] => ask_for_one(link, one).await?,
+            many => ask_for_many(link, sql, many).await?,
+        };
         let mut answers: Vec<_> = asked.iter().map(|_| Err(missing())).collect();
         let by_nonce = |nonce: &[u8]| asked.iter().position(|it| it.nonce.as_bytes() == nonce);
         // Fresh ones come first, in the order of their names; mostly that is all there is.
@@ -183,6 +166,50 @@ fn claim_all<'a>(
         }
         Ok(answers)
     })
+}
+
+async fn ask_for_one(link: &Link, asked: &ClaimRequest) -> Result<Vec<Row>, Fault> {
+    let [key, tenant, operation] =
+        [asked.id.key.as_str(), asked.id.tenant.as_str(), asked.id.operation.as_str()];
+    let (fingerprint, nonce) = (&asked.fingerprint.as_bytes()[..], &asked.nonce.as_bytes()[..]);
+    let (effect, lease) = (asked.effect.name(), span(asked.lease));
+    link.call(
+        &link.schema.claim_one,
+        &[
+            (&key, Type::TEXT),
+            (&tenant, Type::TEXT),
+            (&operation, Type::TEXT),
+            (&fingerprint, Type::BYTEA),
+            (&effect, Type::TEXT),
+            (&nonce, Type::BYTEA),
+            (&lease, Type::INT8),
+            (&insert_until(asked), Type::INT8),
+        ],
+    )
+    .await
+}
+
+async fn ask_for_many(link: &Link, sql: &str, asked: &[ClaimRequest]) -> Result<Vec<Row>, Fault> {
+    let [keys, tenants, operations] = names(asked.iter().map(|it| &it.id));
+    let fingerprints = column(asked, |it| &it.fingerprint.as_bytes()[..]);
+    let effects = column(asked, |it| it.effect.name());
+    let nonces = column(asked, |it| &it.nonce.as_bytes()[..]);
+    let leases = column(asked, |it| span(it.lease));
+    let until = column(asked, insert_until);
+    link.call(
+        sql,
+        &[
+            (&keys, Type::TEXT_ARRAY),
+            (&tenants, Type::TEXT_ARRAY),
+            (&operations, Type::TEXT_ARRAY),
+            (&fingerprints, Type::BYTEA_ARRAY),
+            (&effects, Type::TEXT_ARRAY),
+            (&nonces, Type::BYTEA_ARRAY),
+            (&leases, Type::INT8_ARRAY),
+            (&until, Type::INT8_ARRAY),
+        ],
+    )
+    .await
 }
 
 fn complete_all<'a>(

@@ -14,7 +14,7 @@ use super::script::Script;
 use crate::coalesce::{Bounds, Coalescer};
 
 /// One operation: its keys and its arguments.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Op {
     pub(super) keys: Vec<String>,
     pub(super) arguments: Vec<Vec<u8>>,
@@ -23,7 +23,7 @@ pub(super) struct Op {
 /// One attempt at an operation, and how long it may stand in line.
 #[derive(Debug)]
 struct Attempt {
-    op: Op,
+    op: Arc<Op>,
     until: Timestamp,
 }
 
@@ -74,17 +74,18 @@ impl Lane {
             let (link, common) = (Arc::clone(&link), common.clone());
             let offset = offset_argument(&offset);
             Box::pin(async move {
-                let common: Vec<_> =
-                    std::iter::once(offset).chain(common.map(String::into_bytes)).collect();
-                run(&link, script, &common, ops).await.into_iter().map(Ok).collect()
+                let common = common.as_deref().map(str::as_bytes);
+                let common: Vec<_> = std::iter::once(&*offset).chain(common).collect();
+                run(&link, script, common, &ops).await.into_iter().map(Ok).collect()
             })
         }))
     }
 
     /// Runs one operation, again and again while that may help.
     pub(super) async fn submit(&self, op: Op, patience: &mut Patience<'_>) -> Result<Seen, Error> {
+        let op = Arc::new(op);
         loop {
-            let attempt = Attempt { op: op.clone(), until: patience.attempt_until() };
+            let attempt = Attempt { op: Arc::clone(&op), until: patience.attempt_until() };
             match self.0.submit(attempt).await.map_err(|error| patience.mark(error))? {
                 Ok(seen) => return Ok(seen),
                 Err(fault) => patience.after(fault).await?,
@@ -101,25 +102,22 @@ pub(super) fn offset_argument(offset: &AtomicI64) -> Vec<u8> {
 async fn run(
     link: &Link,
     script: &Script,
-    common: &[Vec<u8>],
-    attempts: Vec<Attempt>,
+    common: Vec<&[u8]>,
+    attempts: &[Attempt],
 ) -> Vec<Result<Seen, Fault>> {
     let now = link.now();
-    let (mut keys, mut arguments) = (Vec::new(), Vec::from(common));
-    let mut is_late = Vec::with_capacity(attempts.len());
-    for Attempt { op, until } in attempts {
-        // It queued for too long behind a server that hangs; a later answer helps nobody.
-        is_late.push(until <= now);
-        if until > now {
-            keys.extend(op.keys);
-            arguments.extend(op.arguments);
-        }
+    // It queued for too long behind a server that hangs; a later answer helps nobody.
+    let is_late = |attempt: &Attempt| attempt.until <= now;
+    let (mut keys, mut arguments) = (Vec::new(), common);
+    for Attempt { op, .. } in attempts.iter().filter(|attempt| !is_late(attempt)) {
+        keys.extend(op.keys.iter().map(String::as_str));
+        arguments.extend(op.arguments.iter().map(Vec::as_slice));
     }
     let mut answers = match keys.is_empty() {
         true => Ok(Vec::new().into_iter()),
         false => ask(link, script, &keys, &arguments).await.map(Vec::into_iter),
     };
-    let next = |late| match (late, &mut answers) {
+    let next = |attempt| match (is_late(attempt), &mut answers) {
         (true, _) => {
             let what = "it does not answer, and the operation waited its whole patience in line";
             Err(Fault::lasting(ErrorKind::Unavailable, what))
@@ -129,15 +127,15 @@ async fn run(
         }
         (false, Err(fault)) => Err(fault.clone()),
     };
-    is_late.into_iter().map(next).collect()
+    attempts.iter().map(next).collect()
 }
 
 /// Asks once for several operations of one script.
 pub(super) async fn ask(
     link: &Link,
     script: &Script,
-    keys: &[String],
-    arguments: &[Vec<u8>],
+    keys: &[&str],
+    arguments: &[&[u8]],
 ) -> Result<Vec<Result<Seen, Fault>>, Fault> {
     let (answer, number) = link.run_on_wire(script, keys, arguments).await?;
     let answers = parse(answer)?;

@@ -43,7 +43,11 @@ impl Script {
         keys: &[impl AsRef<str>],
         arguments: &[impl AsRef<[u8]>],
     ) -> Cmd {
-        let mut command = Cmd::new();
+        let words = 3 + keys.len() + arguments.len();
+        let texts: usize = keys.iter().map(|key| key.as_ref().len()).sum();
+        let bytes: usize = arguments.iter().map(|argument| argument.as_ref().len()).sum();
+        let script = if is_whole { self.text.len() } else { self.digest.len() };
+        let mut command = Cmd::with_capacity(words, script + texts + bytes + 16);
         if is_whole {
             command.arg("EVAL").arg(self.text);
         } else {

@@ -157,8 +157,8 @@ impl RedisStore {
 
     /// Reads the record and the time.
     async fn look(&self, places: &Places, patience: &mut Patience<'_>) -> Result<Seen, Error> {
-        let arguments = [offset_argument(&self.options.clock_offset), Vec::new()];
-        let keys = [places.record.clone()];
+        let offset = offset_argument(&self.options.clock_offset);
+        let (keys, arguments) = ([&*places.record], [&*offset, &[]]);
         loop {
             let answers = lane::ask(&self.link, &script::READ, &keys, &arguments).await;
             let seen = answers.and_then(|mut seen| {
@@ -230,7 +230,8 @@ impl RedisStore {
             score.map(|score| score.to_string().into_bytes()).unwrap_or_default(),
             decision.audit.clone(),
         ];
-        let keys = [&places.record, &places.shard, &places.audit];
+        let audit = self.names.audit(id.key.as_str());
+        let keys = [&places.record, &places.shard, &audit];
         let answer = self.link.run_patiently(&script::PUT, &keys, &arguments, patience).await?;
         put_of(answer).map_err(|fault| patience.mark(fault.into_error(self.link.server())))
     }

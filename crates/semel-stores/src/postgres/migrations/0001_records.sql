@@ -302,6 +302,77 @@ BEGIN
 END
 $$;
 
+-- The same for one key, with less to set up: what an idle server is asked.
+CREATE FUNCTION semel.claim_one(
+    its_key text, its_tenant text, its_operation text, its_fingerprint bytea, its_effect text,
+    its_nonce bytea, lease bigint, insert_until bigint
+) RETURNS TABLE (
+    place bigint, now bigint, state text, effect text, counter bigint, nonce bytea, revision bigint,
+    fingerprint bytea, attempts integer, lost_leases integer, created_at bigint, updated_at bigint,
+    deadline bigint, since bigint, hold_cause text, hold_detail text, steps bytea, outcome bytea
+) LANGUAGE plpgsql VOLATILE
+AS $$
+#variable_conflict use_column
+DECLARE
+    moment bigint := semel.clock();
+    drawn  bigint;
+    newest bigint;
+BEGIN
+    IF current_setting('transaction_isolation') = 'read committed' THEN
+        INSERT INTO semel.open AS o (
+            key, tenant, operation, state, effect, counter, nonce, revision, fingerprint, attempts,
+            lost_leases, created_at, updated_at, deadline
+        )
+        SELECT
+            its_key, its_tenant, its_operation, 'in-progress', its_effect, nextval('semel.fence'),
+            its_nonce, 0, its_fingerprint, 1, 0, moment, moment, moment + lease
+        WHERE insert_until > moment
+            AND NOT EXISTS (
+                SELECT FROM semel.open AS o
+                WHERE o.key = its_key AND o.tenant = its_tenant AND o.operation = its_operation
+            )
+            AND NOT EXISTS (
+                SELECT FROM semel.done AS d
+                WHERE d.key = its_key AND d.tenant = its_tenant AND d.operation = its_operation
+                    AND d.expires_at > moment
+            )
+        ON CONFLICT DO NOTHING
+        RETURNING o.counter, pg_sequence_last_value('semel.fence') INTO drawn, newest;
+        -- As for many: a higher number where it is in doubt, and a second look at what is done.
+        IF drawn < newest THEN
+            UPDATE semel.open AS o SET counter = nextval('semel.fence')
+            WHERE o.key = its_key AND o.tenant = its_tenant AND o.operation = its_operation
+            RETURNING o.counter INTO drawn;
+        END IF;
+        IF drawn IS NOT NULL AND NOT EXISTS (
+            SELECT FROM semel.done AS d
+            WHERE d.key = its_key AND d.tenant = its_tenant AND d.operation = its_operation
+                AND d.expires_at > moment
+        ) THEN
+            place := 0;
+            now := moment;
+            state := 'fresh';
+            counter := drawn;
+            nonce := its_nonce;
+            revision := 0;
+            RETURN NEXT;
+            RETURN;
+        END IF;
+        IF drawn IS NOT NULL THEN
+            DELETE FROM semel.open AS o
+            WHERE o.key = its_key AND o.tenant = its_tenant AND o.operation = its_operation
+                AND o.nonce = its_nonce;
+        END IF;
+    END IF;
+    -- Nothing is claimed any more: the way for many tells what is there, and refuses a transaction
+    -- that is too strict.
+    RETURN QUERY SELECT * FROM semel.claim(
+        ARRAY[its_key], ARRAY[its_tenant], ARRAY[its_operation], ARRAY[its_fingerprint],
+        ARRAY[its_effect], ARRAY[its_nonce], ARRAY[lease], ARRAY[0::bigint]
+    );
+END
+$$;
+
 -- Moves many claims that still hold their fence to the finished ones. Rows that somebody else is
 -- writing just now are left out: the caller does those alone, where it may wait.
 CREATE FUNCTION semel.complete(
