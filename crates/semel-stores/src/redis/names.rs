@@ -163,6 +163,17 @@ mod tests {
     }
 
     #[test]
+    fn a_record_is_named_after_its_shard_its_key_and_its_id() {
+        let id = id("ada", "order-17");
+        let key = blake3::derive_key("semel 2026-11 redis key text 1", b"order-17");
+        let shard = u16::from_be_bytes([key[30], key[31]]) % 1024;
+        let places = Names::new("semel:").unwrap().of(&id);
+        let (key, id) = (base64(&key), base64(&id.digest()));
+        assert_eq!(places.record, format!("semel:{{s{shard:03x}}}:r:{}{id}", &key[..8]));
+        assert_eq!(places.shard, format!("semel:{{s{shard:03x}}}:open"));
+    }
+
+    #[test]
     fn all_scopes_of_a_key_lie_in_one_slot_and_share_what_finds_them() {
         let names = Names::new("semel:").unwrap();
         let (one, other) = (names.of(&id("one", "k")), names.of(&id("other", "k")));
@@ -172,7 +183,7 @@ mod tests {
         for places in [&one, &other] {
             assert!(places.record.starts_with(pattern.trim_end_matches('*')), "{places:?}");
         }
-        assert_eq!(names.shards(Some("k")), [one.shard]);
+        assert_eq!(names.shards(Some("k")), [&*one.shard]);
         assert!(names.audit("k").starts_with(one.shard.trim_end_matches("open")));
         assert!(!names.of(&id("one", "k2")).record.starts_with(pattern.trim_end_matches('*')));
     }
