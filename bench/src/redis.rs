@@ -54,7 +54,8 @@ pub(crate) fn run(extent: Extent) -> Result<Verdict, Error> {
     }
     print_row("semel", 16, &[runtime.block_on(sample(Way::Semel, 16, extent))?]);
     println!(
-        "command: cargo xtask bench redis ({} interleaved pairs of {} s each, appendfsync everysec)",
+        "command: cargo xtask bench redis ({} interleaved pairs of {} s each, appendfsync \
+         everysec)",
         extent.pairs,
         extent.run.as_secs()
     );

@@ -62,10 +62,10 @@ enum Place<Op: Send + 'static, Answer: Send + 'static> {
 }
 
 impl<Op: Send + 'static, Answer: Send + 'static> Coalescer<Op, Answer> {
-    pub(crate) fn new(
-        bounds: Bounds,
-        run: impl Fn(Vec<Op>) -> BoxFuture<'static, Vec<Result<Answer, Error>>> + Send + Sync + 'static,
-    ) -> Self {
+    pub(crate) fn new<R>(bounds: Bounds, run: R) -> Self
+    where
+        R: Fn(Vec<Op>) -> BoxFuture<'static, Vec<Result<Answer, Error>>> + Send + Sync + 'static,
+    {
         let state = Mutex::new(State { busy: 0, queue: VecDeque::new() });
         Self(Arc::new(Inner { bounds, run: Box::new(run), state }))
     }

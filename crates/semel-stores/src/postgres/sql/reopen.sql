@@ -9,7 +9,8 @@ WITH moment AS MATERIALIZED (SELECT semel.clock() AS now), gone AS (
         lost_leases, created_at, updated_at, deadline
     )
     SELECT
-        g.key, g.tenant, g.operation, 'in-progress', $6, greatest(nextval('semel.fence'), g.counter + 1), $7, 0,
+        g.key, g.tenant, g.operation, 'in-progress', $6,
+        greatest(nextval('semel.fence'), g.counter + 1), $7, 0,
         g.fingerprint, g.attempts, g.lost_leases, g.created_at, $8, $9
     FROM gone AS g
     ON CONFLICT DO NOTHING
