@@ -69,6 +69,7 @@ pub struct Migration {
 /// applied steps that this one does not know.
 pub async fn status(url: &str, options: PostgresOptions) -> Result<Vec<Migration>, Error> {
     let (_, _, link) = options.link(url)?;
+    super::in_runtime()?;
     check_server(&link).await?;
     let applied = link.patiently(false, || applied(&link)).await?;
     if applied.len() > STEPS.len() {
@@ -107,6 +108,7 @@ pub async fn script(url: &str, options: PostgresOptions) -> Result<Option<String
 /// Dropped before it ends, nothing is changed, unless the commit was already on its way.
 pub async fn up(url: &str, options: PostgresOptions) -> Result<Vec<Migration>, Error> {
     let (_, _, link) = options.link(url)?;
+    super::in_runtime()?;
     check_server(&link).await?;
     let mut lent = link.lend().await.map_err(|fault| fault.into_error(&link.place))?;
     let applied = match lent.client() {

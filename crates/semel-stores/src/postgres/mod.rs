@@ -208,7 +208,7 @@ impl PostgresOptions {
     /// # Errors
     /// [`ErrorKind::Invalid`] for a wrong URL, [`ErrorKind::TooNew`] for tables of a newer version,
     /// [`ErrorKind::Unavailable`] when the server cannot be reached, refuses us, or lacks the
-    /// tables.
+    /// tables, [`ErrorKind::Settings`] outside a tokio runtime.
     pub async fn connect(self, url: &str) -> Result<PostgresStore, Error> {
         PostgresStore::connect_with(url, self).await
     }
@@ -294,6 +294,7 @@ impl PostgresStore {
 
     async fn connect_with(url: &str, options: PostgresOptions) -> Result<Self, Error> {
         let (options, address, link) = options.link(url)?;
+        in_runtime()?;
         migrate::check(&link).await?;
         let secret = inspect::secret(&link).await?;
         // Claims and completions each have a part of the pool, so that neither starves the other;
@@ -362,6 +363,14 @@ impl PostgresStore {
             self.link.pause(round).await;
         }
     }
+}
+
+/// Connections live on tokio's timers and input.
+fn in_runtime() -> Result<(), Error> {
+    tokio::runtime::Handle::try_current().map(drop).map_err(|_| {
+        let message = "a PostgreSQL store is opened inside a tokio runtime; none is running here";
+        Error::new(ErrorKind::Settings, message)
+    })
 }
 
 impl fmt::Debug for PostgresStore {

@@ -1,6 +1,7 @@
 //! Wrong settings and servers in trouble: a clear word, nothing done, and it goes on without a
 //! restart.
 
+use std::future::Future;
 use std::time::Duration;
 
 use semel::{ErrorKind, Store, TransactionalStore};
@@ -239,4 +240,15 @@ fn tls_is_verified_when_that_is_asked_for() {
         assert_eq!(no_file.kind(), ErrorKind::Invalid);
         assert!(no_file.to_string().contains("sslrootcert"), "{no_file}");
     });
+}
+
+#[test]
+fn outside_a_runtime_it_says_so_instead_of_panicking() {
+    let connecting = PostgresOptions::default().connect("postgres://u:p@127.0.0.1:9/d");
+    let mut connecting = std::pin::pin!(connecting);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let std::task::Poll::Ready(Err(error)) = connecting.as_mut().poll(&mut context) else {
+        panic!("it must be refused at once");
+    };
+    assert_eq!(error.kind(), ErrorKind::Settings, "{error}");
 }

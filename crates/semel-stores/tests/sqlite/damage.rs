@@ -310,8 +310,8 @@ fn urls_say_what_this_build_knows_and_show_no_secret() {
     let said = |url: &str| block_on(open(url, Purpose::Serve)).unwrap_err().to_string();
     assert!(said("semel.db").contains("no scheme"));
     assert!(said("sqlite:").contains("lacks its path"));
-    let unknown = said("postgres://user:hunter2@db/x");
-    assert!(unknown.contains("`postgres:`") && !unknown.contains("hunter2"), "{unknown}");
+    let unknown = said("mysql://user:hunter2@db/x");
+    assert!(unknown.contains("`mysql:`") && !unknown.contains("hunter2"), "{unknown}");
     let memory = block_on(open("memory:", Purpose::Operate)).unwrap_err();
     assert!(memory.to_string().contains("nothing to look at"), "{memory}");
     assert!(block_on(open("memory:", Purpose::Serve)).is_ok());
