@@ -342,6 +342,7 @@ BEGIN
         IF drawn < newest THEN
             UPDATE semel.open AS o SET counter = nextval('semel.fence')
             WHERE o.key = its_key AND o.tenant = its_tenant AND o.operation = its_operation
+                AND o.nonce = its_nonce
             RETURNING o.counter INTO drawn;
         END IF;
         IF drawn IS NOT NULL AND NOT EXISTS (
