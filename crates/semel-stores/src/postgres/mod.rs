@@ -12,8 +12,8 @@
 //!    ([`PostgresStore::complete_in`], [`PostgresTransaction`]) or sqlx (feature `sqlx`): record
 //!    and business rows exist together or not at all. A commit whose reply is lost is decided by
 //!    locking the record's row: the server releases that lock only once the transaction has ended.
-//! 5. Nothing waits for ever: an operation ends within twice [`PostgresOptions::patience`], a commit
-//!    whose reply is lost within four times.
+//! 5. Nothing waits for ever: an operation ends within twice [`PostgresOptions::patience`], a
+//!    commit whose reply is lost within four times.
 //!
 //! # How it is fast
 //!
