@@ -201,10 +201,10 @@ impl RedisCluster {
         if from == to {
             return Ok(());
         }
-        let (taking, slot) = (self.id(to)?, slot.to_string());
+        let (taking, number) = (self.id(to)?, slot.to_string());
         let port = self.nodes[to].port.to_string();
         loop {
-            let keys = self.ask(from, &["CLUSTER", "GETKEYSINSLOT", &slot, BATCH])?;
+            let keys = self.ask(from, &["CLUSTER", "GETKEYSINSLOT", &number, BATCH])?;
             let keys: Vec<&str> = keys.list().iter().map(Reply::text).collect();
             if keys.is_empty() {
                 break;
@@ -212,12 +212,26 @@ impl RedisCluster {
             let migrate = ["MIGRATE", "127.0.0.1", &port, "", "0", BATCH_MS_MAX, "KEYS"];
             self.ask(from, &[&migrate, &*keys].concat())?;
         }
-        // The new one first: there is no moment at which nobody is in charge.
-        let others = (0..self.nodes.len()).filter(|node| *node != to && self.nodes[*node].runs());
-        for node in std::iter::once(to).chain(others) {
-            self.ask(node, &["CLUSTER", "SETSLOT", &slot, "NODE", &taking])?;
-        }
-        Ok(())
+        self.ask(to, &["CLUSTER", "SETSLOT", &number, "NODE", &taking])?;
+        self.wait_until_told(&taking, slot)
+    }
+
+    /// Every node that runs knows the slots of `id` in the version in which it has this slot.
+    ///
+    /// The next move must not begin before: two nodes that take slots without knowing of each
+    /// other choose the same version, and then each can hold the other for a slot's owner for good.
+    fn wait_until_told(&self, id: &str, slot: u16) -> Result<(), Error> {
+        wait_for(START_MAX, || {
+            let mut versions = Vec::new();
+            for node in self.nodes.iter().filter(|node| node.runs()) {
+                let told = node.ask(&["CLUSTER", "NODES"]).map_err(Waiting::NotYet)?;
+                versions.push(version_with(told.text(), id, slot));
+            }
+            match versions.first() {
+                Some(Some(first)) if versions.iter().all(|it| it.as_ref() == Some(first)) => Ok(()),
+                _ => Err(Waiting::NotYet(Error::new(format!("slot {slot} is at {versions:?}")))),
+            }
+        })
     }
 
     fn running(&self) -> Result<&Node, Error> {
@@ -248,4 +262,19 @@ impl RedisCluster {
         }
         Ok(())
     }
+}
+
+/// The version (config epoch) of a node's slots in an answer to `CLUSTER NODES`, when this slot is
+/// one of them.
+fn version_with(nodes: &str, id: &str, slot: u16) -> Option<u64> {
+    let line = nodes.lines().find(|line| line.starts_with(id))?;
+    let mut fields = line.split(' ').skip(6);
+    let version = fields.next()?.parse().ok()?;
+    // Behind the link's state: `5461-5956`, `5957`, and `[93-<-id]` for a move under way.
+    let holds = |range: &str| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last) = (first.parse::<u16>(), last.parse::<u16>());
+        matches!((first, last), (Ok(first), Ok(last)) if (first..=last).contains(&slot))
+    };
+    fields.skip(1).any(holds).then_some(version)
 }
