@@ -221,28 +221,53 @@ fn complete_all<'a>(
         for finished in ended {
             link.provide(finished.keep_for).await?;
         }
-        let [keys, tenants, operations] = names(ended.iter().map(|it| &it.id));
-        let counters = column(ended, |it| it.counter);
-        let nonces = column(ended, |it| &it.nonce[..]);
-        let retentions = column(ended, |it| span(it.keep_for));
-        let outcomes = column(ended, |it| &it.outcome[..]);
-        let rows = link
-            .call(
-                sql,
-                &[
-                    (&keys, Type::TEXT_ARRAY),
-                    (&tenants, Type::TEXT_ARRAY),
-                    (&operations, Type::TEXT_ARRAY),
-                    (&counters, Type::INT8_ARRAY),
-                    (&nonces, Type::BYTEA_ARRAY),
-                    (&retentions, Type::INT8_ARRAY),
-                    (&outcomes, Type::BYTEA_ARRAY),
-                ],
-            )
-            .await;
+        let rows = match ended {
+            [one] => end_one(link, one).await,
+            many => end_many(link, sql, many).await,
+        };
         let rows = link.noting_partitions(rows)?;
         times(&rows, "expires_at", ended.len())
     })
+}
+
+async fn end_one(link: &Link, ended: &Finished) -> Result<Vec<Row>, Fault> {
+    let [key, tenant, operation] =
+        [ended.id.key.as_str(), ended.id.tenant.as_str(), ended.id.operation.as_str()];
+    let (nonce, keep_for) = (&ended.nonce[..], span(ended.keep_for));
+    link.call(
+        &link.schema.complete_one,
+        &[
+            (&key, Type::TEXT),
+            (&tenant, Type::TEXT),
+            (&operation, Type::TEXT),
+            (&ended.counter, Type::INT8),
+            (&nonce, Type::BYTEA),
+            (&keep_for, Type::INT8),
+            (&ended.outcome, Type::BYTEA),
+        ],
+    )
+    .await
+}
+
+async fn end_many(link: &Link, sql: &str, ended: &[Finished]) -> Result<Vec<Row>, Fault> {
+    let [keys, tenants, operations] = names(ended.iter().map(|it| &it.id));
+    let counters = column(ended, |it| it.counter);
+    let nonces = column(ended, |it| &it.nonce[..]);
+    let retentions = column(ended, |it| span(it.keep_for));
+    let outcomes = column(ended, |it| &it.outcome[..]);
+    link.call(
+        sql,
+        &[
+            (&keys, Type::TEXT_ARRAY),
+            (&tenants, Type::TEXT_ARRAY),
+            (&operations, Type::TEXT_ARRAY),
+            (&counters, Type::INT8_ARRAY),
+            (&nonces, Type::BYTEA_ARRAY),
+            (&retentions, Type::INT8_ARRAY),
+            (&outcomes, Type::BYTEA_ARRAY),
+        ],
+    )
+    .await
 }
 
 fn renew_all<'a>(

@@ -7,6 +7,7 @@ use semel::{Error, ErrorKind};
 pub(super) struct Schema {
     pub(super) name: String,
     pub(super) claim_one: String,
+    pub(super) complete_one: String,
     pub(super) get: String,
     pub(super) put: String,
     pub(super) remove: String,
@@ -29,6 +30,7 @@ impl Schema {
         let sql = |text: &str| within(name, text);
         Ok(Self {
             claim_one: sql("SELECT * FROM semel.claim_one($1, $2, $3, $4, $5, $6, $7, $8)"),
+            complete_one: sql(include_str!("sql/complete_one.sql")),
             get: sql(include_str!("sql/get.sql")),
             put: sql(include_str!("sql/put.sql")),
             remove: sql(include_str!("sql/remove.sql")),
