@@ -17,7 +17,7 @@ const KEPT_OUT_OF_THE_ENGINE: [&str; 7] =
     ["axum", "http", "hyper", "rdkafka", "reqwest", "rusqlite", "tokio"];
 
 /// librdkafka takes minutes to build: who may depend on it.
-const MAY_USE_RDKAFKA: [&str; 0] = [];
+const MAY_USE_RDKAFKA: [&str; 1] = ["semel-kafka"];
 
 /// Real servers and broken networks are for tests, so it is a dev-dependency everywhere else.
 const TESTKIT: &str = "semel-testkit";
