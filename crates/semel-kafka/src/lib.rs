@@ -1,7 +1,19 @@
 //! The Kafka door of semel: consumers and producers whose effects happen once.
 
+pub mod failpoint;
+mod identity;
+mod inbox;
 pub mod ledger;
 pub mod log;
+mod options;
+mod rejected;
+mod runtime;
+mod transform;
 mod window;
 
+pub use self::identity::Identity;
+pub use self::inbox::{Inbox, InboxHandler};
+pub use self::options::ConsumerOptions;
+pub use self::rejected::{Failed, Poison, Reason, dead_letter};
+pub use self::transform::{KEY_HEADER, Transform};
 pub use self::window::{Clockwork, Refresh, TimeWindow, Window};

@@ -1,0 +1,339 @@
+//! Consumers whose effect is in a database: id, effect and position in one transaction.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use semel::{BoxFuture, Error, ErrorKind};
+
+use crate::failpoint;
+use crate::identity::Identity;
+use crate::ledger::{Ledger, Move, Owned, Sighting};
+use crate::log::{
+    Log, LogConsumer, LogErrorKind, LogProducer, Outgoing, ProducerSettings, Record, TopicPartition,
+};
+use crate::options::ConsumerOptions;
+use crate::rejected::{Failed, Reason, Rejected};
+use crate::runtime::{Done, Driver, Problem, Work, ended_by};
+use crate::window::Window;
+
+/// How many ids are forgotten in one go.
+const FORGET_MAX: usize = 5_000;
+
+/// A consumer whose handler writes into the ledger's own database.
+///
+/// **Guarantee:** while the ids are in the [`Window`], what the handler writes through its
+/// transaction is there exactly once for each id, in the order of each partition, whatever crashes,
+/// pauses, rebalances or is delivered again: the id, the handler's rows and the position are
+/// committed together. What the handler does elsewhere (an HTTP call, say) is at least once; use
+/// [`Guarded`](crate::Guarded) for that.
+///
+/// Records are handled one after the other, many in one transaction. When one of them fails, the
+/// transaction is rolled back, the records before it are handled again and committed, and it is
+/// tried alone. So a handler may run more often than its writes take effect.
+///
+/// Positions are read from the ledger when a partition comes; those in Kafka are for display only.
+///
+/// # Example
+///
+/// ```no_run
+/// # use std::sync::Arc;
+/// # use std::time::Duration;
+/// # use semel_kafka::ledger::Ledger;
+/// # use semel_kafka::log::{Log, Record};
+/// # use semel_kafka::{Clockwork, ConsumerOptions, Failed, Identity, Inbox, Poison, Refresh, Window};
+/// # async fn example<L: Ledger>(log: Arc<dyn Log>, ledger: Arc<L>) -> Result<(), semel::Error> {
+/// let week = Window::of(Duration::from_secs(7 * 86_400), Clockwork::Event, Refresh::Fixed)?;
+/// let options = ConsumerOptions::new("billing", ["orders"], Poison::dead_letter("orders.dead", 5));
+/// let inbox = Inbox::new(log, ledger, Identity::header("Idempotency-Key"), week, options)?;
+/// inbox
+///     .run(
+///         |record, transaction| {
+///             Box::pin(async move {
+///                 // Write through `transaction`; an error undoes it.
+///                 Ok(())
+///             })
+///         },
+///         std::future::pending(),
+///     )
+///     .await
+/// # }
+/// ```
+pub struct Inbox<L> {
+    log: Arc<dyn Log>,
+    ledger: Arc<L>,
+    identity: Identity,
+    window: Window,
+    options: ConsumerOptions,
+}
+
+impl<L> fmt::Debug for Inbox<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inbox").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+/// What an [`Inbox`] does with a record. Every closure
+/// `|record, transaction| Box::pin(async move { … })` is one.
+///
+/// Dropped in its middle or failed, whatever it wrote through the transaction is undone. It must
+/// not end the transaction.
+pub trait InboxHandler<T>: Send + Sync {
+    /// Handles one record.
+    fn handle<'a>(
+        &'a self,
+        record: &'a Record,
+        transaction: &'a mut T,
+    ) -> BoxFuture<'a, Result<(), Failed>>;
+}
+
+impl<T, F> InboxHandler<T> for F
+where
+    F: for<'a> Fn(&'a Record, &'a mut T) -> BoxFuture<'a, Result<(), Failed>> + Send + Sync,
+{
+    fn handle<'a>(
+        &'a self,
+        record: &'a Record,
+        transaction: &'a mut T,
+    ) -> BoxFuture<'a, Result<(), Failed>> {
+        self(record, transaction)
+    }
+}
+
+impl<L: Ledger> Inbox<L> {
+    /// A consumer on this log and ledger. Nothing happens before [`run`](Self::run).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Settings`] names the setting that is refused.
+    pub fn new(
+        log: Arc<dyn Log>,
+        ledger: Arc<L>,
+        identity: Identity,
+        window: Window,
+        options: ConsumerOptions,
+    ) -> Result<Self, Error> {
+        options.check()?;
+        Ok(Self { log, ledger, identity, window, options })
+    }
+
+    /// Consumes until `until` completes: finishes the running transaction, then leaves the group.
+    ///
+    /// A database or a log that cannot be reached is waited for. **Cancellation:** dropping the
+    /// future rolls the running transaction back and leaves the group.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Settings`] when the log refuses a setting; an error of the log that this member
+    /// cannot go on after.
+    pub async fn run<F>(
+        &self,
+        handler: F,
+        until: impl Future<Output = ()> + Send,
+    ) -> Result<(), Error>
+    where
+        F: for<'a> Fn(&'a Record, &'a mut L::Transaction) -> BoxFuture<'a, Result<(), Failed>>
+            + Send
+            + Sync,
+    {
+        self.run_with(handler, until).await
+    }
+
+    /// [`run`](Self::run) with a handler that is a type of its own.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub async fn run_with<H: InboxHandler<L::Transaction>>(
+        &self,
+        handler: H,
+        until: impl Future<Output = ()> + Send,
+    ) -> Result<(), Error> {
+        let consumer = self.log.consumer(&self.options.member()).map_err(ended_by)?;
+        let work = Booking { inbox: self, handler, owned: BTreeMap::new(), letters: None };
+        Driver::new(&self.options, consumer, work).run(until).await
+    }
+}
+
+/// The work of an inbox.
+struct Booking<'a, L, H> {
+    inbox: &'a Inbox<L>,
+    handler: H,
+    owned: BTreeMap<TopicPartition, Owned>,
+    letters: Option<Arc<dyn LogProducer>>,
+}
+
+impl<L: Ledger, H: InboxHandler<L::Transaction>> Booking<'_, L, H> {
+    /// How the positions move when these records are finished.
+    fn moves(&self, records: &[Arc<Record>]) -> Result<Vec<Move>, Problem> {
+        let mut next = BTreeMap::new();
+        for record in records {
+            next.insert(&record.partition, record.offset + 1);
+        }
+        let moves = next.into_iter().map(|(partition, next)| {
+            let owned = self.owned.get(partition).cloned().ok_or_else(|| {
+                Problem::Again(format!("{partition} is not known in the ledger yet").into())
+            })?;
+            Ok(Move { owned, next })
+        });
+        moves.collect()
+    }
+
+    fn moved(&mut self, moves: Vec<Move>) {
+        for Move { mut owned, next } in moves {
+            owned.next = Some(next);
+            self.owned.insert(owned.partition.clone(), owned);
+        }
+    }
+
+    fn sightings(&self, records: &[Arc<Record>]) -> Result<Vec<Sighting>, Problem> {
+        let sightings = records.iter().enumerate().map(|(index, record)| {
+            let id = self.inbox.identity.of(record);
+            let id = id.map_err(|rejected| Problem::Rejected { index, rejected })?;
+            let partition = record.partition.clone();
+            Ok(Sighting { id, partition, timestamp: record.timestamp })
+        });
+        sightings.collect()
+    }
+
+    /// Everything inside the transaction but its end.
+    async fn fill(
+        &self,
+        transaction: &mut L::Transaction,
+        records: &[Arc<Record>],
+        moves: &[Move],
+        sightings: &[Sighting],
+    ) -> Result<Done, Problem> {
+        let Inbox { ledger, window, options, .. } = self.inbox;
+        ledger.advance(transaction, &options.group, moves).await.map_err(uncertain)?;
+        let seen = ledger.remember(transaction, &options.group, window, sightings).await;
+        let seen = seen.map_err(uncertain)?;
+        failpoint::pass("kafka:after_remember");
+        let mut duplicates = 0;
+        for (index, record) in records.iter().enumerate() {
+            if !seen.get(index).copied().unwrap_or(true) {
+                duplicates += 1;
+                continue;
+            }
+            let handled = AssertUnwindSafe(self.handler.handle(record, transaction));
+            let handled = handled.catch_unwind().await;
+            let failed = match handled {
+                Ok(Ok(())) => continue,
+                Ok(Err(failed)) => failed,
+                Err(_) => Failed::retry("the handler panicked"),
+            };
+            return Err(Problem::Rejected { index, rejected: Rejected::of_handler(&failed) });
+        }
+        failpoint::pass("kafka:after_effect");
+        Ok(Done { duplicates })
+    }
+
+    /// One transaction: what `fill` does, and its end.
+    async fn book(
+        &mut self,
+        records: &[Arc<Record>],
+        sightings: &[Sighting],
+    ) -> Result<Done, Problem> {
+        let ledger = &self.inbox.ledger;
+        let moves = self.moves(records)?;
+        failpoint::pass("kafka:before_transaction");
+        let mut transaction = ledger.begin().await.map_err(uncertain)?;
+        let done = match self.fill(&mut transaction, records, &moves, sightings).await {
+            Ok(done) => done,
+            Err(problem) => {
+                ledger.rollback(transaction).await;
+                return Err(problem);
+            }
+        };
+        failpoint::pass("kafka:before_commit");
+        ledger.commit(transaction).await.map_err(uncertain)?;
+        failpoint::pass("kafka:after_commit");
+        self.moved(moves);
+        Ok(done)
+    }
+
+    async fn post(&mut self, letter: Outgoing) -> Result<(), Problem> {
+        let letters = match &self.letters {
+            Some(letters) => Arc::clone(letters),
+            None => {
+                let made = self.inbox.log.producer(&ProducerSettings::default()).await?;
+                Arc::clone(self.letters.insert(made))
+            }
+        };
+        let Err(error) = letters.send(letter).await else { return Ok(()) };
+        self.letters = None;
+        match error.kind() {
+            LogErrorKind::Invalid => {
+                let rejected = Rejected::at_once(Reason::OutputRefused, error.to_string());
+                Err(Problem::Rejected { index: 0, rejected })
+            }
+            // Another producer may succeed; a letter that arrived all the same is there twice.
+            _ => Err(Problem::Again(error.into())),
+        }
+    }
+}
+
+impl<L: Ledger, H: InboxHandler<L::Transaction>> Work for Booking<'_, L, H> {
+    const CLASS: &'static str = "inbox";
+    const IS_DISPLAYED: bool = true;
+
+    async fn starts(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<i64>>, Problem> {
+        let taken = self.inbox.ledger.take(&self.inbox.options.group, partitions).await;
+        let taken = taken.map_err(uncertain)?;
+        let starts = taken.iter().map(|owned| owned.next).collect();
+        self.owned.extend(taken.into_iter().map(|owned| (owned.partition.clone(), owned)));
+        Ok(starts)
+    }
+
+    async fn process(
+        &mut self,
+        _: &mut dyn LogConsumer,
+        records: &[Arc<Record>],
+    ) -> Result<Done, Problem> {
+        let sightings = self.sightings(records)?;
+        self.book(records, &sightings).await
+    }
+
+    async fn bury(
+        &mut self,
+        _: &mut dyn LogConsumer,
+        record: &Record,
+        letter: Outgoing,
+    ) -> Result<(), Problem> {
+        // First the letter, then the position: a crash in between writes it again, and none is
+        // lost.
+        self.post(letter).await?;
+        let ledger = &self.inbox.ledger;
+        let group = &self.inbox.options.group;
+        let moves = self.moves(&[Arc::new(record.clone())])?;
+        let mut transaction = ledger.begin().await.map_err(uncertain)?;
+        if let Err(error) = ledger.advance(&mut transaction, group, &moves).await {
+            ledger.rollback(transaction).await;
+            return Err(uncertain(error));
+        }
+        ledger.commit(transaction).await.map_err(uncertain)?;
+        self.moved(moves);
+        Ok(())
+    }
+
+    fn let_go(&mut self, partitions: &[TopicPartition]) {
+        for partition in partitions {
+            self.owned.remove(partition);
+        }
+    }
+
+    async fn tidy(&mut self) {
+        let Inbox { ledger, window, options, .. } = self.inbox;
+        if let Err(error) = ledger.forget(&options.group, window, FORGET_MAX).await {
+            tracing::debug!(%error, "old ids are forgotten later");
+        }
+    }
+}
+
+/// What an error of the ledger means for a consumer.
+fn uncertain(error: Error) -> Problem {
+    match error.kind() {
+        ErrorKind::Settings | ErrorKind::TooNew | ErrorKind::Invalid => Problem::Stop(error),
+        _ => Problem::Again(error.into()),
+    }
+}

@@ -1,0 +1,74 @@
+//! The numbers of a consumer, through the `metrics` facade.
+
+use metrics::{counter, gauge};
+
+use crate::rejected::Reason;
+
+/// Counts for one group. Names and meanings are listed in the documentation of the Kafka door.
+#[derive(Clone, Debug)]
+pub(crate) struct Meter {
+    class: &'static str,
+    group: String,
+}
+
+impl Meter {
+    pub(crate) fn new(class: &'static str, group: &str) -> Self {
+        Self { class, group: group.to_owned() }
+    }
+
+    pub(crate) fn handled(&self, count: usize) {
+        self.records("handled", count);
+    }
+
+    pub(crate) fn duplicates(&self, count: usize) {
+        self.records("duplicate", count);
+    }
+
+    fn records(&self, outcome: &'static str, count: usize) {
+        let (class, group) = (self.class, self.group.clone());
+        counter!("semel_kafka_records_total", "class" => class, "group" => group, "outcome" => outcome)
+            .increment(count as u64);
+    }
+
+    pub(crate) fn dead_letter(&self, reason: Reason) {
+        let (class, group) = (self.class, self.group.clone());
+        counter!(
+            "semel_kafka_dead_letters_total",
+            "class" => class, "group" => group, "reason" => reason.name()
+        )
+        .increment(1);
+    }
+
+    pub(crate) fn retried(&self, reason: Reason) {
+        let (class, group) = (self.class, self.group.clone());
+        counter!(
+            "semel_kafka_retries_total",
+            "class" => class, "group" => group, "reason" => reason.name()
+        )
+        .increment(1);
+    }
+
+    pub(crate) fn rewound(&self) {
+        let (class, group) = (self.class, self.group.clone());
+        counter!("semel_kafka_rewinds_total", "class" => class, "group" => group).increment(1);
+    }
+
+    pub(crate) fn stopped(&self, partitions: usize) {
+        self.gauge("semel_kafka_stopped_partitions", partitions);
+    }
+
+    pub(crate) fn assigned(&self, partitions: usize) {
+        self.gauge("semel_kafka_assigned_partitions", partitions);
+    }
+
+    pub(crate) fn buffered(&self, records: usize) {
+        self.gauge("semel_kafka_buffered_records", records);
+    }
+
+    fn gauge(&self, name: &'static str, value: usize) {
+        #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+        let value = value as f64;
+        let (class, group) = (self.class, self.group.clone());
+        gauge!(name, "class" => class, "group" => group).set(value);
+    }
+}

@@ -1,0 +1,22 @@
+//! What all classes of consumers do in the same way.
+
+mod batch;
+mod meter;
+mod shelf;
+
+use semel::{Error, ErrorKind};
+
+pub(crate) use self::batch::{Done, Driver, Problem, Work};
+pub(crate) use self::meter::Meter;
+use crate::log::{LogError, LogErrorKind};
+
+/// The error with which a consumer ends.
+pub(crate) fn ended_by(error: LogError) -> Error {
+    let kind = match error.kind() {
+        LogErrorKind::Fenced | LogErrorKind::Abortable => ErrorKind::ClaimLost,
+        LogErrorKind::Indefinite => ErrorKind::OutcomeUnknown,
+        LogErrorKind::Invalid => ErrorKind::Settings,
+        LogErrorKind::Unavailable => ErrorKind::Unavailable,
+    };
+    Error::new(kind, error.to_string()).with_source(error)
+}
