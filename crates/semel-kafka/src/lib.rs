@@ -1,19 +1,22 @@
 //! The Kafka door of semel: consumers and producers whose effects happen once.
 
 pub mod failpoint;
+mod guarded;
 mod identity;
 mod inbox;
 pub mod ledger;
 pub mod log;
 mod options;
+pub mod outbox;
 mod rejected;
 mod runtime;
 mod transform;
 mod window;
 
+pub use self::guarded::Guarded;
 pub use self::identity::Identity;
 pub use self::inbox::{Inbox, InboxHandler};
-pub use self::options::ConsumerOptions;
+pub use self::options::{ConsumerOptions, Order};
 pub use self::rejected::{Failed, Poison, Reason, dead_letter};
 pub use self::transform::{KEY_HEADER, Transform};
 pub use self::window::{Clockwork, Refresh, TimeWindow, Window};

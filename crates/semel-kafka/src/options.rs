@@ -8,6 +8,16 @@ use semel::{Clock, Error, ErrorKind, SystemClock};
 use crate::log::{Begin, ConsumerSettings};
 use crate::rejected::Poison;
 
+/// What must be handled in the order of the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// Records of one key in one partition; keys run side by side, records without a key as well.
+    #[default]
+    Key,
+    /// All records of a partition.
+    Partition,
+}
+
 /// The settings that all classes of consumers share. Every bound has a default and a reason.
 #[derive(Clone, Debug)]
 pub struct ConsumerOptions {
@@ -15,6 +25,7 @@ pub struct ConsumerOptions {
     pub(crate) topics: Vec<String>,
     pub(crate) poison: Poison,
     pub(crate) begin: Begin,
+    pub(crate) order: Order,
     pub(crate) batch_max: usize,
     pub(crate) buffer_max: usize,
     pub(crate) ahead_max: usize,
@@ -37,6 +48,7 @@ impl ConsumerOptions {
             topics: topics.into_iter().map(Into::into).collect(),
             poison,
             begin: Begin::Earliest,
+            order: Order::Key,
             batch_max: 500,
             buffer_max: 5_000,
             ahead_max: 10_000,
@@ -51,6 +63,14 @@ impl ConsumerOptions {
     #[must_use]
     pub fn begin(mut self, begin: Begin) -> Self {
         self.begin = begin;
+        self
+    }
+
+    /// What must be handled in the order of the log, where the class can run records side by side.
+    /// Default: records of one key.
+    #[must_use]
+    pub fn order(mut self, order: Order) -> Self {
+        self.order = order;
         self
     }
 

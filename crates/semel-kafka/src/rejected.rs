@@ -61,6 +61,11 @@ impl Rejected {
         Self { reason, detail: detail.into(), is_passing: false }
     }
 
+    /// Trying again may help.
+    pub(crate) fn for_now(reason: Reason, detail: impl Into<String>) -> Self {
+        Self { reason, detail: detail.into(), is_passing: true }
+    }
+
     pub(crate) fn of_handler(failed: &Failed) -> Self {
         let detail = failed.error.to_string();
         Self { reason: Reason::HandlerFailed, detail, is_passing: !failed.is_final }

@@ -18,7 +18,7 @@ use crate::log::{
     Header, Log, LogConsumer, LogError, LogErrorKind, LogProducer, Membership, Outgoing, Position,
     ProducerSettings, Record, TopicPartition,
 };
-use crate::options::ConsumerOptions;
+use crate::options::{ConsumerOptions, Order};
 use crate::rejected::{Failed, Reason, Rejected};
 use crate::runtime::{Done, Driver, Problem, Work, ended_by};
 
@@ -158,12 +158,16 @@ where
     /// The outputs of each record.
     async fn outputs(&self, records: &[Arc<Record>]) -> Result<Vec<Vec<Outgoing>>, Problem> {
         let mut lanes: Vec<Vec<(usize, Arc<Record>)>> = Vec::new();
-        let mut lane_of: HashMap<(&TopicPartition, &Bytes), usize> = HashMap::new();
+        let mut lane_of: HashMap<(&TopicPartition, Option<&Bytes>), usize> = HashMap::new();
         for (index, record) in records.iter().enumerate() {
-            let lane = match &record.key {
+            let key = record.key.as_ref();
+            let lane = match (self.transform.options.order, key) {
                 // Without a key there is no order to keep.
-                None => lanes.len(),
-                Some(key) => *lane_of.entry((&record.partition, key)).or_insert(lanes.len()),
+                (Order::Key, None) => lanes.len(),
+                (Order::Key, _) => *lane_of.entry((&record.partition, key)).or_insert(lanes.len()),
+                (Order::Partition, _) => {
+                    *lane_of.entry((&record.partition, None)).or_insert(lanes.len())
+                }
             };
             if lane == lanes.len() {
                 lanes.push(Vec::new());

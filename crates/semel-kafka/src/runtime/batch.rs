@@ -8,7 +8,7 @@ use std::time::Duration;
 use semel::{BoxError, Error, Timestamp};
 
 use super::shelf::{Offer, Shelf, Trial};
-use super::{Meter, ended_by};
+use super::{Meter, UNREACHED_PAUSE, ended_by};
 use crate::failpoint;
 use crate::log::{Event, LogConsumer, LogError, LogErrorKind, Position, Record, TopicPartition};
 use crate::options::ConsumerOptions;
@@ -85,8 +85,6 @@ impl From<LogError> for Problem {
 /// The first pause before reading again; it doubles up to [`REWIND_PAUSE_MAX`].
 const REWIND_PAUSE: Duration = Duration::from_millis(50);
 const REWIND_PAUSE_MAX: Duration = Duration::from_secs(5);
-/// Between two looks at a log that cannot be reached.
-const UNREACHED_PAUSE: Duration = Duration::from_millis(100);
 
 /// Reads, hands out batches, and answers the group.
 pub(crate) struct Driver<'a, W> {

@@ -1,14 +1,21 @@
 //! What all classes of consumers do in the same way.
 
 mod batch;
+mod lanes;
 mod meter;
 mod shelf;
+
+use std::time::Duration;
 
 use semel::{Error, ErrorKind};
 
 pub(crate) use self::batch::{Done, Driver, Problem, Work};
+pub(crate) use self::lanes::{Job, Lanes, Ran};
 pub(crate) use self::meter::Meter;
 use crate::log::{LogError, LogErrorKind};
+
+/// Between two looks at a log that cannot be reached.
+const UNREACHED_PAUSE: Duration = Duration::from_millis(100);
 
 /// The error with which a consumer ends.
 pub(crate) fn ended_by(error: LogError) -> Error {

@@ -1,0 +1,497 @@
+//! Records in lanes: each lane in order, lanes side by side.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use semel::{BoxFuture, Error, Timestamp};
+use tokio::task::{Id, JoinError, JoinSet};
+
+use super::{Meter, ended_by};
+use crate::failpoint;
+use crate::log::{
+    Event, LogConsumer, LogError, LogErrorKind, Outgoing, Position, Record, TopicPartition,
+};
+use crate::options::{ConsumerOptions, Order};
+use crate::rejected::{Reason, Rejected, Then, letter};
+
+/// What became of a record.
+#[derive(Debug)]
+pub(crate) enum Ran {
+    Handled,
+    Duplicate,
+    /// It has to wait for something that is not its own fault.
+    Wait {
+        why: String,
+        pause: Duration,
+    },
+    Rejected(Rejected),
+}
+
+/// What lanes run.
+pub(crate) trait Job: Send + Sync + 'static {
+    const CLASS: &'static str;
+
+    /// Handles a record. Never panics over a handler's panic.
+    fn handle(&self, record: Arc<Record>) -> BoxFuture<'static, Ran>;
+
+    /// Writes a dead letter; a refusal is final.
+    fn bury(&self, letter: Outgoing) -> BoxFuture<'static, Ran>;
+}
+
+/// In what order a record has to be handled with others.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct LaneKey {
+    partition: TopicPartition,
+    within: Within,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Within {
+    Alone(i64),
+    Key(Bytes),
+    Partition,
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    /// The first one is the one that runs or waits.
+    records: VecDeque<Arc<Record>>,
+    attempts: u32,
+    doomed: Option<Rejected>,
+}
+
+/// How far a partition is.
+#[derive(Debug, Default)]
+struct Part {
+    pending: BTreeSet<i64>,
+    /// Behind the last record that was read.
+    read: Option<i64>,
+    committed: Option<i64>,
+    is_paused: bool,
+    is_stopped: bool,
+}
+
+impl Part {
+    /// Everything before it is finished.
+    fn position(&self) -> Option<i64> {
+        self.pending.first().copied().or(self.read)
+    }
+
+    fn ahead(&self) -> usize {
+        let first = self.pending.first().copied().or(self.read).unwrap_or(0);
+        usize::try_from(self.read.unwrap_or(0) - first).unwrap_or(0)
+    }
+}
+
+/// Reads, hands out records to lanes, commits what is contiguous, and answers the group.
+pub(crate) struct Lanes<'a, J> {
+    options: &'a ConsumerOptions,
+    consumer: Box<dyn LogConsumer>,
+    job: Arc<J>,
+    meter: Meter,
+    parts: BTreeMap<TopicPartition, Part>,
+    lanes: HashMap<LaneKey, Lane>,
+    ready: VecDeque<LaneKey>,
+    waiting: BTreeSet<(Timestamp, u64)>,
+    sleepers: HashMap<u64, LaneKey>,
+    running: JoinSet<Ran>,
+    seats: HashMap<Id, (LaneKey, Arc<Record>)>,
+    buffered: usize,
+    next_sleeper: u64,
+    tick: Timestamp,
+}
+
+enum Turn {
+    Ended(Option<Result<(Id, Ran), JoinError>>),
+    Event(Result<Event, LogError>),
+    Stop,
+    Wake,
+}
+
+impl<'a, J: Job> Lanes<'a, J> {
+    pub(crate) fn new(
+        options: &'a ConsumerOptions,
+        consumer: Box<dyn LogConsumer>,
+        job: J,
+    ) -> Self {
+        Self {
+            meter: Meter::new(J::CLASS, &options.group),
+            tick: options.clock.now().after(options.commit_every),
+            options,
+            consumer,
+            job: Arc::new(job),
+            parts: BTreeMap::new(),
+            lanes: HashMap::new(),
+            ready: VecDeque::new(),
+            waiting: BTreeSet::new(),
+            sleepers: HashMap::new(),
+            running: JoinSet::new(),
+            seats: HashMap::new(),
+            buffered: 0,
+            next_sleeper: 0,
+        }
+    }
+
+    /// Runs until `until` completes; then waits for what runs, commits and leaves.
+    pub(crate) async fn run(mut self, until: impl Future<Output = ()> + Send) -> Result<(), Error> {
+        let mut until = std::pin::pin!(until);
+        loop {
+            self.start();
+            let now = self.options.clock.now();
+            let wake = self.waiting.first().map_or(self.tick, |(wake, _)| self.tick.min(*wake));
+            let rest = self.options.clock.sleep(wake.since(now));
+            let turn = tokio::select! {
+                biased;
+                () = &mut until => Turn::Stop,
+                ended = self.running.join_next_with_id(), if !self.running.is_empty() => {
+                    Turn::Ended(ended)
+                }
+                event = self.consumer.next() => Turn::Event(event),
+                () = rest => Turn::Wake,
+            };
+            match turn {
+                Turn::Stop => break,
+                Turn::Ended(ended) => self.ended(ended).await?,
+                Turn::Event(event) => self.react(event).await?,
+                Turn::Wake => self.wake().await,
+            }
+        }
+        let all: Vec<_> = self.parts.keys().cloned().collect();
+        self.drain(&all).await?;
+        self.commit(&all).await;
+        self.consumer.close().await.map_err(ended_by)
+    }
+
+    /// Starts what may run.
+    fn start(&mut self) {
+        while self.running.len() < self.options.concurrency {
+            let Some(key) = self.ready.pop_front() else { return };
+            let Some(lane) = self.lanes.get(&key) else { continue };
+            let Some(record) = lane.records.front().cloned() else { continue };
+            let work = match (&lane.doomed, &self.options.poison.then) {
+                (Some(rejected), Then::DeadLetter(topic)) => {
+                    let group = &self.options.group;
+                    self.job.bury(letter(topic, group, &record, rejected, lane.attempts))
+                }
+                _ => self.job.handle(Arc::clone(&record)),
+            };
+            let task = self.running.spawn(work);
+            self.seats.insert(task.id(), (key, record));
+        }
+    }
+
+    async fn wake(&mut self) {
+        let now = self.options.clock.now();
+        while let Some((wake, sleeper)) = self.waiting.first().copied()
+            && wake <= now
+        {
+            self.waiting.pop_first();
+            self.ready.extend(self.sleepers.remove(&sleeper));
+        }
+        if now >= self.tick {
+            self.tick = now.after(self.options.commit_every);
+            let all: Vec<_> = self.parts.keys().cloned().collect();
+            self.commit(&all).await;
+        }
+    }
+
+    async fn ended(&mut self, ended: Option<Result<(Id, Ran), JoinError>>) -> Result<(), Error> {
+        let Some(ended) = ended else { return Ok(()) };
+        let (id, ran) = match ended {
+            Ok(ended) => ended,
+            Err(error) => {
+                let detail = "the handler panicked";
+                let rejected = Rejected::for_now(Reason::HandlerFailed, detail);
+                (error.id(), Ran::Rejected(rejected))
+            }
+        };
+        let Some((key, record)) = self.seats.remove(&id) else { return Ok(()) };
+        // The partition may have gone, and come again, while it ran.
+        let is_first =
+            |lane: &Lane| lane.records.front().is_some_and(|it| Arc::ptr_eq(it, &record));
+        if !self.lanes.get(&key).is_some_and(is_first) {
+            return Ok(());
+        }
+        match ran {
+            Ran::Handled => self.finish(&key, &record, false).await,
+            Ran::Duplicate => self.finish(&key, &record, true).await,
+            Ran::Wait { why, pause } => {
+                tracing::debug!(
+                    partition = %key.partition, offset = record.offset, why, ?pause,
+                    "a record waits"
+                );
+                self.put_to_sleep(key, pause);
+                Ok(())
+            }
+            Ran::Rejected(rejected) => self.reject(key, &record, rejected).await,
+        }
+    }
+
+    async fn finish(
+        &mut self,
+        key: &LaneKey,
+        record: &Record,
+        is_duplicate: bool,
+    ) -> Result<(), Error> {
+        let Some(lane) = self.lanes.get_mut(key) else { return Ok(()) };
+        match lane.doomed.take() {
+            Some(rejected) => self.meter.dead_letter(rejected.reason),
+            None if is_duplicate => self.meter.duplicates(1),
+            None => self.meter.handled(1),
+        }
+        lane.records.pop_front();
+        lane.attempts = 0;
+        if lane.records.is_empty() {
+            self.lanes.remove(key);
+        } else {
+            self.ready.push_back(key.clone());
+        }
+        self.buffered -= 1;
+        if let Some(part) = self.parts.get_mut(&key.partition) {
+            part.pending.remove(&record.offset);
+        }
+        self.resume_if_there_is_room().await
+    }
+
+    async fn reject(
+        &mut self,
+        key: LaneKey,
+        record: &Record,
+        rejected: Rejected,
+    ) -> Result<(), Error> {
+        let poison = &self.options.poison;
+        let Some(lane) = self.lanes.get_mut(&key) else { return Ok(()) };
+        if lane.doomed.is_some() {
+            let detail = format!("its dead letter was refused: {}", rejected.detail);
+            return self.stop(&key.partition, record, rejected.reason, &detail).await;
+        }
+        lane.attempts += 1;
+        let attempts = lane.attempts;
+        let is_over = !rejected.is_passing || attempts >= poison.attempts_max;
+        tracing::warn!(
+            partition = %key.partition, offset = record.offset, attempts,
+            reason = rejected.reason.name(), detail = rejected.detail, is_over,
+            "a record was not handled"
+        );
+        if !is_over {
+            self.meter.retried(rejected.reason);
+            let pause = poison.pause_after(attempts);
+            self.put_to_sleep(key, pause);
+            return Ok(());
+        }
+        if poison.then == Then::Stop {
+            return self.stop(&key.partition, record, rejected.reason, &rejected.detail).await;
+        }
+        lane.doomed = Some(rejected);
+        self.ready.push_back(key);
+        Ok(())
+    }
+
+    /// Nothing of this partition is handled any more.
+    async fn stop(
+        &mut self,
+        partition: &TopicPartition,
+        record: &Record,
+        reason: Reason,
+        detail: &str,
+    ) -> Result<(), Error> {
+        tracing::error!(
+            %partition, offset = record.offset, reason = reason.name(), detail,
+            "the partition stops before this record, because it cannot be handled; mend the cause \
+             and restart this consumer, or choose dead letters"
+        );
+        if let Some(part) = self.parts.get_mut(partition) {
+            part.is_stopped = true;
+        }
+        self.empty(partition);
+        self.meter.stopped(self.parts.values().filter(|part| part.is_stopped).count());
+        self.consumer.pause(vec![partition.clone()]).await.map_err(ended_by)
+    }
+
+    fn put_to_sleep(&mut self, key: LaneKey, pause: Duration) {
+        let wake = self.options.clock.now().after(pause);
+        self.next_sleeper += 1;
+        self.waiting.insert((wake, self.next_sleeper));
+        self.sleepers.insert(self.next_sleeper, key);
+    }
+
+    /// Drops the lanes of a partition; what runs is not waited for.
+    fn empty(&mut self, partition: &TopicPartition) {
+        let mut dropped = 0;
+        self.lanes.retain(|key, lane| {
+            let is_kept = key.partition != *partition;
+            dropped += if is_kept { 0 } else { lane.records.len() };
+            is_kept
+        });
+        self.buffered -= dropped;
+    }
+
+    async fn react(&mut self, event: Result<Event, LogError>) -> Result<(), Error> {
+        match event {
+            Ok(Event::Assigned(partitions)) => {
+                for partition in &partitions {
+                    self.parts.insert(partition.clone(), Part::default());
+                }
+                self.meter.assigned(self.parts.len());
+                let starts = partitions.into_iter().map(|partition| (partition, None)).collect();
+                self.passing(|it| Box::pin(it.consumer.assign(starts))).await
+            }
+            Ok(Event::Revoked(partitions)) => {
+                failpoint::pass("kafka:revoked");
+                self.drain(&partitions).await?;
+                self.commit(&partitions).await;
+                self.part_with(partitions).await
+            }
+            Ok(Event::Lost(partitions)) => {
+                tracing::warn!(?partitions, "the group gave this member up");
+                self.part_with(partitions).await
+            }
+            Ok(Event::Records(records)) => self.store(records).await,
+            Err(error) if error.kind() == LogErrorKind::Fenced => Err(ended_by(error)),
+            Err(error) if error.kind() == LogErrorKind::Invalid => Err(ended_by(error)),
+            Err(error) => {
+                tracing::warn!(%error, "the log cannot be read just now");
+                self.options.clock.sleep(super::UNREACHED_PAUSE).await;
+                Ok(())
+            }
+        }
+    }
+
+    /// A call whose failure only the group's next event can mend.
+    async fn passing<'s>(
+        &'s mut self,
+        call: impl FnOnce(&'s mut Self) -> BoxFuture<'s, Result<(), LogError>>,
+    ) -> Result<(), Error> {
+        match call(self).await {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == LogErrorKind::Fenced => Err(ended_by(error)),
+            Err(error) if error.kind() == LogErrorKind::Invalid => Err(ended_by(error)),
+            Err(error) => {
+                tracing::warn!(%error, "the group is not answered");
+                Ok(())
+            }
+        }
+    }
+
+    async fn part_with(&mut self, partitions: Vec<TopicPartition>) -> Result<(), Error> {
+        for partition in &partitions {
+            self.empty(partition);
+            self.parts.remove(partition);
+        }
+        self.meter.assigned(self.parts.len());
+        self.passing(|it| Box::pin(it.consumer.unassign(partitions))).await?;
+        self.resume_if_there_is_room().await
+    }
+
+    async fn store(&mut self, records: Vec<Record>) -> Result<(), Error> {
+        for record in records {
+            let Some(part) = self.parts.get_mut(&record.partition) else { continue };
+            if part.is_stopped || part.read.is_some_and(|read| record.offset < read) {
+                continue;
+            }
+            part.read = Some(record.offset + 1);
+            part.pending.insert(record.offset);
+            let key = self.lane_of(&record);
+            let lane = self.lanes.entry(key.clone()).or_default();
+            lane.records.push_back(Arc::new(record));
+            if lane.records.len() == 1 {
+                self.ready.push_back(key);
+            }
+            self.buffered += 1;
+        }
+        self.meter.buffered(self.buffered);
+        let is_full = self.buffered >= self.options.buffer_max;
+        let mut full = Vec::new();
+        for (partition, part) in &mut self.parts {
+            let is_over = is_full && !part.pending.is_empty();
+            if !part.is_paused && (is_over || part.ahead() >= self.options.ahead_max) {
+                part.is_paused = true;
+                full.push(partition.clone());
+            }
+        }
+        if full.is_empty() {
+            return Ok(());
+        }
+        self.passing(|it| Box::pin(it.consumer.pause(full))).await
+    }
+
+    fn lane_of(&self, record: &Record) -> LaneKey {
+        let within = match (self.options.order, &record.key) {
+            (Order::Partition, _) => Within::Partition,
+            (Order::Key, Some(key)) => Within::Key(key.clone()),
+            (Order::Key, None) => Within::Alone(record.offset),
+        };
+        LaneKey { partition: record.partition.clone(), within }
+    }
+
+    async fn resume_if_there_is_room(&mut self) -> Result<(), Error> {
+        if self.buffered > self.options.buffer_max / 2 {
+            return Ok(());
+        }
+        let mut resumed = Vec::new();
+        for (partition, part) in &mut self.parts {
+            let has_room = part.ahead() <= self.options.ahead_max / 2;
+            if part.is_paused && !part.is_stopped && has_room {
+                part.is_paused = false;
+                resumed.push(partition.clone());
+            }
+        }
+        if resumed.is_empty() {
+            return Ok(());
+        }
+        self.passing(|it| Box::pin(it.consumer.resume(resumed))).await
+    }
+
+    /// Waits for what runs in these partitions, for a while; starts nothing new in them.
+    async fn drain(&mut self, partitions: &[TopicPartition]) -> Result<(), Error> {
+        let is_of = |key: &LaneKey| partitions.contains(&key.partition);
+        self.ready.retain(|key| !is_of(key));
+        let over = self.options.clock.sleep(self.options.drain_max);
+        let mut over = std::pin::pin!(over);
+        while self.seats.values().any(|(key, _)| is_of(key)) {
+            let ended = tokio::select! {
+                biased;
+                ended = self.running.join_next_with_id() => ended,
+                () = &mut over => {
+                    tracing::warn!(?partitions, "handlers still run after drain_max; going on");
+                    return Ok(());
+                }
+            };
+            self.ended(ended).await?;
+            // Its end made the next one of its lane ready.
+            self.ready.retain(|key| !is_of(key));
+        }
+        Ok(())
+    }
+
+    /// Commits up to where everything is finished.
+    async fn commit(&mut self, partitions: &[TopicPartition]) {
+        let mut positions = Vec::new();
+        for partition in partitions {
+            let Some(part) = self.parts.get(partition) else { continue };
+            if let Some(next) = part.position().filter(|next| part.committed != Some(*next)) {
+                positions.push(Position { partition: partition.clone(), next });
+            }
+        }
+        if positions.is_empty() {
+            return;
+        }
+        failpoint::pass("kafka:before_position");
+        let committed = self.consumer.commit(positions.clone()).await;
+        failpoint::pass("kafka:after_position");
+        match committed {
+            Ok(()) => {
+                for Position { partition, next } in positions {
+                    if let Some(part) = self.parts.get_mut(&partition) {
+                        part.committed = Some(next);
+                    }
+                }
+            }
+            // What is read again is recognised.
+            Err(error) => tracing::warn!(%error, "positions are committed later"),
+        }
+    }
+}
