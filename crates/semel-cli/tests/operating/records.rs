@@ -134,3 +134,46 @@ fn the_doctor_says_what_waits_and_what_to_do() {
     assert!(told["findings"].as_array().unwrap().iter().any(|it| it["what"] == "durable write"));
     assert!(site.records_ok(&["ls", "--json"]).lines().count() == 3, "the probe left a record");
 }
+
+/// One operation started another in a step, and that one a third.
+fn a_chain(site: &Site) {
+    use semel::{Effect, FingerprintKey, Guard, Key, Tenant};
+    let store = std::sync::Arc::new(semel_stores::sqlite::SqliteStore::open(site.store()).unwrap());
+    let guard = |operation: &str| {
+        let builder = Guard::builder(store.clone()).operation(operation).unwrap();
+        builder.effect(Effect::Keyed).build().unwrap()
+    };
+    let meaning = FingerprintKey::from_secret(b"sixteen bytes or more").unwrap();
+    let meaning = meaning.fingerprint().finish();
+    let tenant = Tenant::single();
+    let run = async {
+        let (orders, root) = (guard("orders"), Key::parse("root").unwrap());
+        orders.run(&tenant, &root, meaning, |_| async { Ok(()) }).await.unwrap();
+        let (charges, charge) =
+            (guard("charges"), Key::derived(&orders.record_id(&tenant, &root), "charge"));
+        charges.run(&tenant, &charge, meaning, |_| async { Ok(()) }).await.unwrap();
+        let mail = Key::derived(&charges.record_id(&tenant, &charge), "mail");
+        guard("mails").run(&tenant, &mail, meaning, |_| async { Ok(()) }).await.unwrap();
+    };
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run);
+}
+
+#[test]
+fn a_key_is_traced_to_everything_that_was_started_under_it() {
+    let site = site();
+    a_chain(&site);
+    let alone = site.records_ok(&["trace", "root"]);
+    assert!(alone.starts_with("root  orders  completed") && alone.lines().count() == 1, "{alone}");
+    let steps = ["trace", "root", "--step", "charge", "--step", "mail"];
+    let all = site.records_ok(&steps);
+    let lines: Vec<_> = all.lines().collect();
+    assert_eq!(lines.len(), 3, "{all}");
+    assert!(lines[1].starts_with("└─ charge: ") && lines[1].contains("charges"), "{all}");
+    assert!(lines[2].starts_with("   └─ mail: ") && lines[2].contains("mails  comp"), "{all}");
+    let json = site.records_ok(&[&steps[..], &["--json"]].concat());
+    let told: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(told["started"][0]["step"], "charge");
+    assert_eq!(told["started"][0]["started"][0]["operation"], "mails");
+    let absent = site.records(&["trace", "nobody"]);
+    assert_eq!(absent.status.code(), Some(1));
+}

@@ -4,6 +4,7 @@ mod decide;
 mod find;
 mod get;
 mod ls;
+mod trace;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -29,6 +30,8 @@ enum Command {
     Ls(ls::Arguments),
     /// Show everything about a key
     Get(get::Arguments),
+    /// Show what was started under a key, and what that started
+    Trace(trace::Arguments),
     /// Decide that nothing happened: the key is free again
     Release(Decision),
     /// Decide that it happened: retries get this answer from now on
@@ -133,6 +136,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Get(arguments) => get::run(&*store, arguments).await,
         Command::Ls(arguments) => ls::run(&*store, arguments).await,
         Command::Purge(purge) => decide::purge(&*store, purge).await,
+        Command::Trace(arguments) => trace::run(&*store, arguments).await,
         Command::Release(decision) => decide::release(&*store, decision).await,
     }
 }
