@@ -10,6 +10,7 @@ mod options;
 pub mod outbox;
 mod rejected;
 mod runtime;
+mod testlog;
 mod transform;
 mod window;
 
@@ -18,5 +19,6 @@ pub use self::identity::Identity;
 pub use self::inbox::{Inbox, InboxHandler};
 pub use self::options::{ConsumerOptions, Order};
 pub use self::rejected::{Failed, Poison, Reason, dead_letter};
+pub use self::testlog::{Op, TestLog};
 pub use self::transform::{KEY_HEADER, Transform};
 pub use self::window::{Clockwork, Refresh, TimeWindow, Window};
