@@ -4,6 +4,8 @@ pub mod failpoint;
 mod guarded;
 mod identity;
 mod inbox;
+#[cfg(feature = "rdkafka")]
+mod kafka;
 pub mod ledger;
 pub mod log;
 mod options;
@@ -17,6 +19,8 @@ mod window;
 pub use self::guarded::Guarded;
 pub use self::identity::Identity;
 pub use self::inbox::{Inbox, InboxHandler};
+#[cfg(feature = "rdkafka")]
+pub use self::kafka::{GroupProtocol, KafkaLog, KafkaOptions};
 pub use self::options::{ConsumerOptions, Order};
 pub use self::rejected::{Failed, Poison, Reason, dead_letter};
 pub use self::testlog::{Op, TestLog};
