@@ -21,6 +21,10 @@ pub use self::identity::Identity;
 pub use self::inbox::{Inbox, InboxHandler};
 #[cfg(feature = "rdkafka")]
 pub use self::kafka::{GroupProtocol, KafkaLog, KafkaOptions};
+#[cfg(feature = "postgres")]
+pub use self::ledger::{PostgresLedger, PostgresTransaction};
+#[cfg(feature = "sqlite")]
+pub use self::ledger::{SqliteLedger, SqliteTransaction};
 pub use self::options::{ConsumerOptions, Order};
 pub use self::rejected::{Failed, Poison, Reason, dead_letter};
 pub use self::testlog::{Op, TestLog};

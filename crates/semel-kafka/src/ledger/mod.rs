@@ -15,9 +15,21 @@
 //! 3. [`remember`](Ledger::remember) is exact: of two transactions that remember one id at once,
 //!    the second waits for the first.
 
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod bounds;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+
 use std::fmt;
 
 use semel::{BoxFuture, Error, Timestamp};
+
+#[cfg(feature = "postgres")]
+pub use self::postgres::{PostgresLedger, PostgresTransaction};
+#[cfg(feature = "sqlite")]
+pub use self::sqlite::{SqliteLedger, SqliteTransaction};
 
 use crate::log::{Outgoing, TopicPartition};
 use crate::window::Window;
@@ -40,8 +52,11 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
     /// Opens a transaction.
     fn begin(&self) -> BoxFuture<'_, Result<Self::Transaction, Error>>;
 
-    /// Remembers ids; says for each, in order, whether it was new. Of two equal ids in one call
-    /// the first can be new, the second is not.
+    /// Remembers ids; says for each, in order, whether it was new. The partitions must have been
+    /// taken.
+    ///
+    /// The bound in ids is judged as it was before the call, the one in time id by id. So of two
+    /// equal ids in one call the second is new only when it is outside of the first one's time.
     fn remember<'a>(
         &'a self,
         transaction: &'a mut Self::Transaction,
@@ -66,6 +81,10 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
     fn rollback(&self, transaction: Self::Transaction) -> BoxFuture<'_, ()>;
 
     /// Deletes up to `limit` ids of a group that its window has forgotten, and says how many.
+    ///
+    /// In a window by the records' own times, what is forgotten is counted back from the records
+    /// that a partition has come to, and only after twice the length: a consumer that is far
+    /// behind, or a record that is late by up to one length, still finds its duplicates.
     fn forget<'a>(
         &'a self,
         group: &'a str,
@@ -143,4 +162,30 @@ pub struct Batch {
     pub number: i64,
     /// The rows with their ids, oldest first; never empty.
     pub records: Vec<(String, Outgoing)>,
+}
+
+/// A position that is another owner's by now.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+fn lost(group: &str, partition: &TopicPartition) -> Error {
+    let message = format!(
+        "the partition {partition} of the group {group} was taken by another owner, or its \
+         position was changed; drop what is under way in it and take it again"
+    );
+    Error::new(semel::ErrorKind::ClaimLost, message)
+}
+
+/// A partition without a position.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+fn untaken(group: &str) -> Error {
+    let message = format!(
+        "an id of the group {group} was seen in a partition that was never taken; take it first"
+    );
+    Error::new(semel::ErrorKind::Invalid, message)
+}
+
+/// Databases' integers are signed. What is beyond the far future counts as that, so that the
+/// difference of two times is a number as well.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+fn millis_of(timestamp: Timestamp) -> i64 {
+    i64::try_from(timestamp.as_millis()).unwrap_or(i64::MAX).min(i64::MAX / 4)
 }
