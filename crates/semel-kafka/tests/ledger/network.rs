@@ -6,6 +6,7 @@ use semel::ErrorKind;
 use semel_kafka::ledger::Ledger;
 use semel_kafka::{PostgresLedger, Window};
 use semel_testkit::FaultProxy;
+use semel_testkit::servers::{PgBouncer, Postgres, skips};
 
 use super::support::{Bench, OnPostgres, block_on, name, patient, pool, see, take, to};
 
@@ -71,5 +72,34 @@ fn a_transaction_that_is_never_ended_does_not_hold_up_its_successor_for_ever() {
         assert!(!error.outcome_unknown());
         ledger.rollback(stuck).await;
         assert_eq!(take(&hasty, &group, &[0]).await[0].epoch, 2);
+    });
+}
+
+#[test]
+fn a_pooler_of_transactions_may_stand_in_between() {
+    if skips(Postgres::missing()) || skips(PgBouncer::missing()) {
+        return;
+    }
+    block_on(async {
+        let postgres = Postgres::start().unwrap();
+        let pooler = PgBouncer::start(&postgres).unwrap();
+        patient(pool(&postgres.url(), 1)).migrate().await.unwrap();
+        // More clients than the server would notice, each on any of its sessions.
+        let ledgers: Vec<_> = (0..4).map(|_| patient(pool(&pooler.url(), 1))).collect();
+        let group = name("group");
+        let window = Window::endless();
+        for round in 0..3 {
+            for (at, ledger) in ledgers.iter().enumerate() {
+                ledger.check().await.unwrap();
+                let owned = take(ledger, &group, &[0]).await.remove(0);
+                let mut transaction = ledger.begin().await.unwrap();
+                let next = owned.next.unwrap_or_default() + 1;
+                ledger.advance(&mut transaction, &group, &[to(&owned, next)]).await.unwrap();
+                ledger.commit(transaction).await.unwrap();
+                let is_new = round == 0 && at == 0;
+                assert_eq!(see(ledger, &group, &window, &["a"]).await, [is_new]);
+            }
+        }
+        assert_eq!(take(&ledgers[0], &group, &[0]).await[0].next, Some(12));
     });
 }

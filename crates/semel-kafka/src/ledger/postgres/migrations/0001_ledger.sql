@@ -104,9 +104,11 @@ CREATE FUNCTION semel_kafka.remember(
     times bigint[], window_ms bigint, window_ids bigint, slides boolean
 ) RETURNS bigint[] LANGUAGE plpgsql VOLATILE
 -- The plans are the same for every batch, and always go by an index: a table that was small when
--- a plan was made may have grown.
+-- a plan was made may have grown. A batch is joined with itself by hashing, however small the
+-- planner takes it to be.
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
+SET enable_nestloop = off
 SET jit = off
 AS $$
 #variable_conflict use_column
@@ -192,7 +194,8 @@ BEGIN
                 FROM unnest(ids, times) WITH ORDINALITY AS a (id, at, place)
                 ORDER BY a.id, a.place
             ) AS i
-            WHERE s.grp = its_group AND s.id = i.id COLLATE "C" AND s.at < i.at;
+            WHERE s.grp = its_group AND s.id = ANY (ids) AND s.id = i.id COLLATE "C"
+                AND s.at < i.at;
         END IF;
         -- Equal ids in one call, one after the other. Their rows are locked by now.
         FOR again IN
