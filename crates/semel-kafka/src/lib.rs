@@ -1,5 +1,7 @@
 //! The Kafka door of semel: consumers and producers whose effects happen once.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod failpoint;
 mod guarded;
 mod identity;

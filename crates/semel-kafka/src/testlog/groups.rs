@@ -82,10 +82,10 @@ impl Group {
     }
 
     /// Gives a member up: others have its partitions at once, and it will hear that it lost them.
-    pub(super) fn give_up(&mut self, id: u64, topics: &Topics, now: Timestamp) -> bool {
-        let Some(client) = self.clients.get_mut(&id) else { return false };
+    pub(super) fn give_up(&mut self, id: u64, topics: &Topics, now: Timestamp) {
+        let Some(client) = self.clients.get_mut(&id) else { return };
         if client.given_up.is_some() {
-            return false;
+            return;
         }
         client.given_up = Some(self.generation);
         client.lost_is_known = false;
@@ -97,7 +97,6 @@ impl Group {
         }
         self.held.retain(|_, holding| holding.client != id);
         self.rebalance(topics, now);
-        true
     }
 
     /// The members, in the order in which they came.

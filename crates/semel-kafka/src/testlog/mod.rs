@@ -66,7 +66,7 @@ use self::consumer::Consumer;
 use self::faults::Fault;
 use self::producer::Producer;
 use self::state::{Limits, Shared};
-use self::topics::Topic;
+use self::topics::{Partition, Topic};
 use crate::log::{
     Bounds, ConsumerSettings, Delivered, Log, LogConsumer, LogError, LogErrorKind, LogProducer,
     Membership, Outgoing, ProducerSettings, Record, TopicPartition,
@@ -145,7 +145,7 @@ impl TestLog {
     pub fn topic_records(&self, topic: &str) -> Vec<Record> {
         self.shared.with(|state, _| {
             let topic = state.topics.get(topic).into_iter();
-            let records = topic.flat_map(|topic| &topic.partitions).flat_map(|it| it.committed());
+            let records = topic.flat_map(|topic| &topic.partitions).flat_map(Partition::committed);
             records.cloned().collect()
         })
     }
@@ -186,11 +186,11 @@ impl TestLog {
     }
 
     /// Makes a group give a [member](Self::members) up, as if it had been silent for too long.
-    /// `false` when there is no such member.
-    pub fn expel(&self, group: &str, member: u64) -> bool {
+    /// Nothing happens when there is no such member.
+    pub fn expel(&self, group: &str, member: u64) {
         self.shared.with(|state, now| {
-            state.change(&group.into(), |group, topics| group.give_up(member, topics, now))
-        })
+            state.change(&group.into(), |group, topics| group.give_up(member, topics, now));
+        });
     }
 
     /// Makes a group begin a new generation in which everybody keeps what he has.
