@@ -200,8 +200,9 @@ impl KafkaOptions {
             .set("message.timeout.ms", times.delivery.as_millis().to_string());
         for (name, value) in [
             ("max.in.flight.requests.per.connection", "5"),
-            // A transaction waits for its records, and those would wait for company.
-            ("queue.buffering.max.ms", "0"),
+            // A transaction waits for its records: librdkafka's own 5 ms are felt in each. With
+            // none a record leaves alone, before the broker is done with the last transaction.
+            ("queue.buffering.max.ms", "1"),
             // As Kafka's own clients do it, so that a key is in one partition whoever writes it.
             ("partitioner", "murmur2_random"),
         ] {

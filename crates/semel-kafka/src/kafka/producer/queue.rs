@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{BaseRecord, DeliveryResult, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::statistics::Statistics;
 use rdkafka::{ClientConfig, ClientContext, Message};
 use semel::{BoxFuture, Clock, SystemClock};
@@ -181,7 +181,17 @@ impl Queue {
                 }
             }
         }
-        settle(delivery.await)
+        let result = settle(delivery.await);
+        // librdkafka says of the records of a fenced producer only that it dropped them.
+        if result.is_err() { self.check().and(result) } else { result }
+    }
+
+    /// Fails when nothing works any more.
+    fn check(&self) -> Result<(), LogError> {
+        if let Some((code, reason)) = self.producer()?.client().fatal_error() {
+            self.poison(format!("{code}: {reason}"));
+        }
+        self.shared.lock().check()
     }
 
     /// Takes a record out that found no room in time, and everything behind it: what came later
@@ -227,9 +237,8 @@ impl Queue {
     }
 
     pub(super) fn is_open(&self) -> Result<bool, LogError> {
-        let state = self.shared.lock();
-        state.check()?;
-        Ok(state.is_open)
+        self.check()?;
+        Ok(self.shared.lock().is_open)
     }
 
     pub(super) fn check_open(&self) -> Result<(), LogError> {
@@ -253,14 +262,13 @@ impl Queue {
     pub(super) fn check_whole(&self) -> Result<(), LogError> {
         self.check_open()?;
         let state = self.shared.lock();
-        let incomplete = || LogErrorKind::Abortable;
         if let Some(failure) = &state.failure {
             let message = format!("the transaction is incomplete; abort it: {failure}");
-            return Err(LogError::new(incomplete(), message));
+            return Err(LogError::new(LogErrorKind::Abortable, message));
         }
         if !state.waiting.is_empty() {
             let message = "records still wait for room; await their deliveries before a commit";
-            return Err(LogError::new(incomplete(), message));
+            return Err(LogError::new(LogErrorKind::Abortable, message));
         }
         Ok(())
     }
