@@ -8,7 +8,7 @@ use std::time::Duration;
 use semel::{BoxError, Error, Timestamp};
 
 use super::shelf::{Offer, Shelf, Trial};
-use super::{Meter, UNREACHED_PAUSE, ended_by};
+use super::{Meter, UNREACHED_PAUSE, ended_by, leave};
 use crate::failpoint;
 use crate::log::{Event, LogConsumer, LogError, LogErrorKind, Position, Record, TopicPartition};
 use crate::options::ConsumerOptions;
@@ -136,7 +136,8 @@ impl<'a, W: Work> Driver<'a, W> {
             }
         }
         self.display().await;
-        self.consumer.close().await.map_err(ended_by)
+        leave(self.consumer).await;
+        Ok(())
     }
 
     /// How long there is nothing to do.
@@ -240,6 +241,11 @@ impl<'a, W: Work> Driver<'a, W> {
         }
     }
 
+    /// After a call to the group that failed nothing is certain.
+    fn settle(&mut self, answer: Result<(), LogError>) -> Result<(), Error> {
+        answer.or_else(|error| self.failed(error.into(), &[]))
+    }
+
     fn put_to_trial(&mut self, record: &Record, rejected: Rejected) {
         let Some(shelf) = self.shelves.get_mut(&record.partition) else { return };
         let attempts = shelf.attempts(record.offset);
@@ -305,7 +311,7 @@ impl<'a, W: Work> Driver<'a, W> {
         }
         self.meter.stopped(self.shelves.values().filter(|shelf| shelf.is_stopped).count());
         let paused = self.consumer.pause(vec![record.partition.clone()]).await;
-        paused.map_err(ended_by)
+        self.settle(paused)
     }
 
     fn plan_to_read_again(&mut self, why: &(dyn std::error::Error + 'static)) {
@@ -324,10 +330,7 @@ impl<'a, W: Work> Driver<'a, W> {
     async fn read_again(&mut self) -> Result<(), Error> {
         let read = self.shelves.iter().filter(|(_, shelf)| !shelf.is_stopped);
         let partitions: Vec<_> = read.map(|(partition, _)| partition.clone()).collect();
-        if partitions.is_empty() {
-            self.rewind = None;
-            return Ok(());
-        }
+        // Also without partitions: what this member left open may hold up others.
         let starts = match self.work.starts(&partitions).await {
             Ok(starts) => starts,
             Err(problem) => return self.failed(problem, &[]),
@@ -351,7 +354,7 @@ impl<'a, W: Work> Driver<'a, W> {
                 self.rewind = None;
                 Ok(())
             }
-            Err(error) => self.failed(error.into(), &[]),
+            Err(error) => self.settle(Err(error)),
         }
     }
 
@@ -391,13 +394,13 @@ impl<'a, W: Work> Driver<'a, W> {
         }
         self.meter.assigned(self.shelves.len());
         let assigned = partitions.iter().cloned().zip(starts).collect();
-        if let Err(error) = self.consumer.assign(assigned).await {
-            return self.failed(error.into(), &[]);
-        }
+        let assigned = self.consumer.assign(assigned).await;
+        self.settle(assigned)?;
         match problem {
             None => Ok(()),
             Some(problem) => {
-                self.consumer.pause(partitions).await.map_err(ended_by)?;
+                let paused = self.consumer.pause(partitions).await;
+                self.settle(paused)?;
                 self.failed(problem, &[])
             }
         }
@@ -409,20 +412,19 @@ impl<'a, W: Work> Driver<'a, W> {
         }
         self.work.let_go(&partitions);
         self.meter.assigned(self.shelves.len());
-        match self.consumer.unassign(partitions).await {
-            Ok(()) => self.resume_if_there_is_room().await,
-            Err(error) => self.failed(error.into(), &[]),
-        }
+        let unassigned = self.consumer.unassign(partitions).await;
+        self.settle(unassigned)?;
+        self.resume_if_there_is_room().await
     }
 
     async fn store(&mut self, records: Vec<Record>) -> Result<(), Error> {
-        if self.rewind.is_some() {
-            return Ok(()); // They are read again.
-        }
         for record in records {
-            if let Some(shelf) = self.shelves.get_mut(&record.partition)
-                && !shelf.is_stopped
-            {
+            let shelf = self.shelves.get_mut(&record.partition);
+            let Some(shelf) = shelf.filter(|shelf| !shelf.is_stopped) else { continue };
+            if self.rewind.is_some() {
+                // They are read again, from here where nothing was ever finished.
+                shelf.first.get_or_insert(record.offset);
+            } else {
                 shelf.put(Arc::new(record));
             }
         }
@@ -438,7 +440,8 @@ impl<'a, W: Work> Driver<'a, W> {
                 full.push(partition.clone());
             }
         }
-        self.consumer.pause(full).await.map_err(ended_by)
+        let paused = self.consumer.pause(full).await;
+        self.settle(paused)
     }
 
     async fn resume_if_there_is_room(&mut self) -> Result<(), Error> {
@@ -455,7 +458,8 @@ impl<'a, W: Work> Driver<'a, W> {
         if resumed.is_empty() {
             return Ok(());
         }
-        self.consumer.resume(resumed).await.map_err(ended_by)
+        let resumed = self.consumer.resume(resumed).await;
+        self.settle(resumed)
     }
 
     fn buffered(&self) -> usize {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use semel::{BoxFuture, Error, Timestamp};
 use tokio::task::{Id, JoinError, JoinSet};
 
-use super::{Meter, ended_by};
+use super::{Meter, ended_by, leave};
 use crate::failpoint;
 use crate::log::{
     Event, LogConsumer, LogError, LogErrorKind, Outgoing, Position, Record, TopicPartition,
@@ -162,7 +162,8 @@ impl<'a, J: Job> Lanes<'a, J> {
         let all: Vec<_> = self.parts.keys().cloned().collect();
         self.drain(&all).await?;
         self.commit(&all).await;
-        self.consumer.close().await.map_err(ended_by)
+        leave(self.consumer).await;
+        Ok(())
     }
 
     /// Starts what may run.
@@ -308,7 +309,8 @@ impl<'a, J: Job> Lanes<'a, J> {
         }
         self.empty(partition);
         self.meter.stopped(self.parts.values().filter(|part| part.is_stopped).count());
-        self.consumer.pause(vec![partition.clone()]).await.map_err(ended_by)
+        let stopped = vec![partition.clone()];
+        self.passing(|it| Box::pin(it.consumer.pause(stopped))).await
     }
 
     fn put_to_sleep(&mut self, key: LaneKey, pause: Duration) {

@@ -12,7 +12,7 @@ use semel::{Error, ErrorKind};
 pub(crate) use self::batch::{Done, Driver, Problem, Work};
 pub(crate) use self::lanes::{Job, Lanes, Ran};
 pub(crate) use self::meter::Meter;
-use crate::log::{LogError, LogErrorKind};
+use crate::log::{LogConsumer, LogError, LogErrorKind};
 
 /// Between two looks at a log that cannot be reached.
 const UNREACHED_PAUSE: Duration = Duration::from_millis(100);
@@ -26,4 +26,12 @@ pub(crate) fn ended_by(error: LogError) -> Error {
         LogErrorKind::Unavailable => ErrorKind::Unavailable,
     };
     Error::new(kind, error.to_string()).with_source(error)
+}
+
+/// Leaves the group. Everything is done by then, so a group that cannot be told is no failure: it
+/// finds out by itself.
+pub(crate) async fn leave(consumer: Box<dyn LogConsumer>) {
+    if let Err(error) = consumer.close().await {
+        tracing::warn!(%error, "the group was not told that this member leaves");
+    }
 }
