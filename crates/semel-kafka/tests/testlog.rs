@@ -441,6 +441,16 @@ fn a_record_has_a_bound() {
     assert_eq!(kind(log.append(record(1, "a"))), LogErrorKind::Invalid);
 }
 
+#[test]
+fn the_end_of_a_transaction_takes_an_offset() {
+    let (log, _) = setup(1);
+    let producer = begun(&log, "p");
+    now(producer.send(record(0, "a"))).unwrap();
+    now(producer.commit()).unwrap();
+    assert_eq!(log.append(record(0, "b")).unwrap().offset, 2);
+    assert_eq!(now(log.bounds(&at(0))).unwrap().stable, 3);
+}
+
 /// What one of two producers does.
 #[derive(Clone, Copy, Debug)]
 enum Move {
