@@ -4,6 +4,8 @@
 #![allow(clippy::disallowed_methods, reason = "a test that hangs is ended by the real clock")]
 
 mod guarded;
+mod inbox;
+mod outbox;
 mod storms;
 mod support;
 mod transform;

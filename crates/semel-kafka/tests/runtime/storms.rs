@@ -17,7 +17,7 @@ const KEYS: u32 = 11;
 
 /// Something that goes wrong.
 #[derive(Clone, Copy, Debug)]
-enum Trouble {
+pub(crate) enum Trouble {
     Fails(Op, LogErrorKind),
     Loses(bool),
     Expels(usize),
@@ -26,7 +26,7 @@ enum Trouble {
     Outage,
 }
 
-fn trouble() -> impl Strategy<Value = Trouble> {
+pub(crate) fn trouble() -> impl Strategy<Value = Trouble> {
     let op = prop_oneof![
         Just(Op::Begin),
         Just(Op::Send),
@@ -52,7 +52,7 @@ fn trouble() -> impl Strategy<Value = Trouble> {
     ]
 }
 
-fn make(log: &TestLog, trouble: Trouble) {
+pub(crate) fn make(log: &TestLog, trouble: Trouble) {
     match trouble {
         Trouble::Fails(op, kind) => log.fail_next(op, kind),
         Trouble::Loses(took_effect) => log.lose_next_commit(took_effect),
