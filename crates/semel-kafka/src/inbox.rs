@@ -44,10 +44,11 @@ const FORGET_MAX: usize = 5_000;
 /// # use std::time::Duration;
 /// # use semel_kafka::ledger::Ledger;
 /// # use semel_kafka::log::{Log, Record};
-/// # use semel_kafka::{Clockwork, ConsumerOptions, Failed, Identity, Inbox, Poison, Refresh, Window};
+/// # use semel_kafka::{Clockwork, ConsumerOptions, Identity, Inbox, Poison, Refresh, Window};
 /// # async fn example<L: Ledger>(log: Arc<dyn Log>, ledger: Arc<L>) -> Result<(), semel::Error> {
 /// let week = Window::of(Duration::from_secs(7 * 86_400), Clockwork::Event, Refresh::Fixed)?;
-/// let options = ConsumerOptions::new("billing", ["orders"], Poison::dead_letter("orders.dead", 5));
+/// let poison = Poison::dead_letter("orders.dead", 5);
+/// let options = ConsumerOptions::new("billing", ["orders"], poison);
 /// let inbox = Inbox::new(log, ledger, Identity::header("Idempotency-Key"), week, options)?;
 /// inbox
 ///     .run(

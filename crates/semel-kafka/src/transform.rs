@@ -34,9 +34,9 @@ const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
 /// exactly once, in the order of their inputs, whatever crashes, pauses, rebalances or is delivered
 /// again: outputs, dead letters and positions are committed in one Kafka transaction. Two *records*
 /// with one id are two inputs and give two sets of outputs; only a consumer that remembers ids, an
-/// [`Inbox`](crate::Inbox) or a [`Guarded`](crate::Guarded) one, tells them apart. To let it, each output carries an
-/// `Idempotency-Key` header that is derived from the input's id and the output's number, and so is
-/// the same in every attempt.
+/// [`Inbox`](crate::Inbox) or a [`Guarded`](crate::Guarded) one, tells them apart. To let it, each
+/// output carries an `Idempotency-Key` header that is derived from the input's id and the output's
+/// number, and so is the same in every attempt.
 ///
 /// The handler has to be free of other effects: it may run again and its outputs be dropped.
 /// Handlers of different keys run side by side, up to

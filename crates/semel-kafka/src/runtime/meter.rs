@@ -26,8 +26,11 @@ impl Meter {
 
     fn records(&self, outcome: &'static str, count: usize) {
         let (class, group) = (self.class, self.group.clone());
-        counter!("semel_kafka_records_total", "class" => class, "group" => group, "outcome" => outcome)
-            .increment(count as u64);
+        counter!(
+            "semel_kafka_records_total",
+            "class" => class, "group" => group, "outcome" => outcome
+        )
+        .increment(count as u64);
     }
 
     pub(crate) fn dead_letter(&self, reason: Reason) {

@@ -114,7 +114,9 @@ fn copies(log: &TestLog, troubles: Vec<Trouble>) -> Vec<Record> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 32, max_shrink_iters: 0, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 32, max_shrink_iters: 0, failure_persistence: None, ..ProptestConfig::default()
+    })]
 
     #[test]
     fn outputs_of_transforms_are_there_once_and_in_order(
