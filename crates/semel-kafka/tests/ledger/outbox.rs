@@ -5,7 +5,7 @@ use semel::Timestamp;
 use semel_kafka::ledger::{Batch, Ledger, OutboxTable};
 use semel_kafka::log::{Header, Outgoing};
 
-use super::support::{Bench, name, on_both};
+use super::support::{Bench, OnPostgres, block_on, name, on_both};
 
 on_both!(
     a_record_leaves_as_it_was_put_in,
@@ -124,4 +124,22 @@ async fn outboxes_have_numbers_of_their_own<B: Bench>(bench: &B) {
         put(bench, &outbox, &["a"]).await;
         assert_eq!(bench.ledger().seal(&outbox, 1).await.unwrap().unwrap().number, 0);
     }
+}
+
+#[test]
+fn a_relay_waits_for_one_that_is_sealing() {
+    block_on(async {
+        let Some(bench) = OnPostgres::new().await else { return };
+        let (ledger, outbox) = (bench.ledger(), name("outbox"));
+        put(&bench, &outbox, &["a", "b"]).await;
+        let first = ledger.begin().await.unwrap();
+        first.query("SELECT * FROM semel_kafka.seal($1, 1)", &[&outbox]).await.unwrap();
+        let (session, its_outbox) = (name("session"), outbox.clone());
+        let other = bench.named(&session);
+        let second = tokio::spawn(async move { other.seal(&its_outbox, 2).await });
+        bench.waits(&session).await;
+        ledger.commit(first).await.unwrap();
+        let batch = second.await.unwrap().unwrap().unwrap();
+        assert_eq!((batch.number, values(&batch)), (0, vec!["a"]));
+    });
 }

@@ -165,6 +165,24 @@ impl OnPostgres {
     }
 }
 
+impl OnPostgres {
+    /// A ledger whose sessions are known to the server under this name.
+    pub(crate) fn named(&self, name: &str) -> PostgresLedger {
+        patient(pool(&format!("{}?application_name={name}", self.url), 2))
+    }
+
+    /// Completes when a session of this name waits for a lock.
+    pub(crate) async fn waits(&self, name: &str) {
+        let waits = format!(
+            "SELECT count(*) FROM pg_stat_activity \
+             WHERE application_name = '{name}' AND wait_event_type = 'Lock'"
+        );
+        while self.number(&waits).await == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
 impl Bench for OnPostgres {
     type Ledger = PostgresLedger;
     type Transaction = PostgresTransaction;

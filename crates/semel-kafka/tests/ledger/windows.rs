@@ -248,3 +248,27 @@ async fn many_batches_at_once_agree_on_who_was_first<B: Bench>(bench: &B) {
     let kept = format!("SELECT count(*) FROM semel_kafka.seen WHERE grp = '{group}'");
     assert_eq!(i64::try_from(found).unwrap(), bench.number(&kept).await);
 }
+
+#[test]
+fn two_batches_never_wait_for_each_other() {
+    block_on(async {
+        let Some(bench) = OnPostgres::new().await else { return };
+        let (ledger, group, window) = (bench.ledger(), name("group"), Window::endless());
+        take(&*ledger, &group, &[0, 1, 2]).await;
+        let mut first = ledger.begin().await.unwrap();
+        let seen = [sighting("m", 0, None)];
+        assert_eq!(ledger.remember(&mut first, &group, &window, &seen).await.unwrap(), [true]);
+        let mut others = Vec::new();
+        for (number, ids) in [(1, &["z", "m", "a"][..]), (2, &["a", "z"][..])] {
+            let session = name("session");
+            let ids: Vec<_> = ids.iter().map(|id| sighting(id, number, None)).collect();
+            let (other, group) = (bench.named(&session), group.clone());
+            others.push(tokio::spawn(async move { remember(&other, &group, &window, &ids).await }));
+            bench.waits(&session).await;
+        }
+        ledger.commit(first).await.unwrap();
+        let second = others.pop().unwrap().await.unwrap();
+        assert_eq!(others.pop().unwrap().await.unwrap(), [true, false, true]);
+        assert_eq!(second, [false, false]);
+    });
+}

@@ -5,7 +5,7 @@
 //!
 //! # What it asks of the server
 //!
-//! A batch is three round trips besides what the handler does: BEGIN; the positions; the ids; and
+//! A batch is four round trips besides what the handler does: BEGIN; the positions; the ids; and
 //! COMMIT goes out together with a check that the transaction is still the same. No statement is
 //! prepared under a name and no setting outlives a transaction, so a pooler of transactions may
 //! stand in between.
@@ -39,8 +39,11 @@ use super::{Ledger, Move, Owned, Sighting, lost, untaken};
 use crate::log::TopicPartition;
 use crate::window::Window;
 
-/// Ids, positions and the outbox in the caller's own PostgreSQL. See
-/// [`PostgresLedger::new`].
+/// Ids, positions and the outbox in the caller's own PostgreSQL (14 or newer), in the schema
+/// `semel_kafka`. See [`PostgresLedger::new`].
+///
+/// A batch is four round trips besides what the handler does. No statement is prepared under a
+/// name and no setting outlives a transaction, so a pooler of transactions may stand in between.
 ///
 /// All methods must be called inside a tokio runtime.
 pub struct PostgresLedger {
