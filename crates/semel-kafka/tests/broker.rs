@@ -165,7 +165,8 @@ async fn an_outsider_commits_for_a_group_that_nobody_joins() {
         let position = Position { partition: partition.clone(), next };
         within(producer.send_positions(vec![position], &outsider)).await.unwrap();
         within(producer.commit()).await.unwrap();
-        let committed = within(kafka.committed(&input, &[partition.clone()])).await.unwrap();
+        let committed =
+            within(kafka.committed(&input, std::slice::from_ref(&partition))).await.unwrap();
         assert_eq!(committed, [Some(next)]);
     }
     // The id fences its earlier holder although the group does not.

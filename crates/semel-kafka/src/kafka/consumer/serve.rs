@@ -74,13 +74,13 @@ fn assign(consumer: &Client, starts: Vec<(TopicPartition, Option<i64>)>) -> Resu
     }
     drop(state);
     if !late.is_empty() {
-        begin_late(consumer, late)?;
+        begin_late(consumer, &late)?;
     }
     Ok(is_pending)
 }
 
 /// Begins to read partitions that librdkafka already has, paused.
-fn begin_late(consumer: &Client, late: Vec<(TopicPartition, Option<i64>)>) -> Result<(), LogError> {
+fn begin_late(consumer: &Client, late: &[(TopicPartition, Option<i64>)]) -> Result<(), LogError> {
     let partitions: Vec<_> = late.iter().map(|(partition, _)| partition.clone()).collect();
     let known = committed(consumer, &partitions)?;
     let begin = consumer.context().times.begin;
