@@ -1,6 +1,6 @@
 //! Real servers and a faulty network for semel's own tests.
 //!
-//! [`servers`] starts a PostgreSQL, a Redis and their relatives from `PATH`, each on a free
+//! [`servers`] starts a PostgreSQL, a Redis, an Apache Kafka and their relatives, each on a free
 //! loopback port with a temporary folder, and leaves nothing behind, however the test ends.
 //! [`FaultProxy`] stands between a client and such a server, breaks the network as a test wants
 //! it broken, and counts what passes.

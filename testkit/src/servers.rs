@@ -10,6 +10,8 @@
 //! 5. `kill` is a crash: `SIGKILL` for the server and all its children. `start_again` then uses
 //!    the same folder and the same port. `freeze` stops every process of a server without
 //!    closing a connection, `thaw` lets them go on.
+//! 6. For Apache Kafka only Java and Maven come from `PATH`. Its jars are fetched once, by the
+//!    first start or by [`KafkaVersion::fetch`].
 //!
 //! ```
 //! use semel_testkit::servers::{Redis, skips};
@@ -25,6 +27,7 @@
 //! # Ok::<(), semel_testkit::servers::Error>(())
 //! ```
 
+mod kafka;
 mod nest;
 mod ports;
 mod postgres;
@@ -36,6 +39,7 @@ mod tls;
 use std::time::{Duration, Instant};
 
 pub use crate::Error;
+pub use kafka::{Kafka, KafkaCluster, KafkaVersion};
 pub(crate) use ports::free as free_port;
 pub use postgres::{PgBouncer, Postgres};
 pub use programs::{Missing, skips};

@@ -81,6 +81,18 @@ impl Process {
         }
     }
 
+    /// Asks it to end (`SIGTERM`), which it may do in its own time.
+    pub(super) fn ask_to_end(&self) {
+        send(self.pid, Signal::SIGTERM);
+    }
+
+    /// Waits until it ends by itself. Whoever gives up can still drop it.
+    pub(super) fn wait_until_ended(&mut self, bound: Duration) -> Result<ExitStatus, Error> {
+        wait_for(bound, || {
+            self.ended().ok_or_else(|| Waiting::NotYet(Error::new("it has not ended")))
+        })
+    }
+
     /// Stops it and its children where they are; connections stay open.
     pub(super) fn freeze(&self) {
         self.signal_all(Signal::SIGSTOP);
