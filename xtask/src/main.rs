@@ -49,7 +49,8 @@ const COMMANDS: [Command; 4] = [
     },
     Command {
         name: "services",
-        arguments: "[postgres] [pgbouncer] [redis] [redis-cluster] [redis-sentinel]",
+        arguments: "[postgres] [pgbouncer] [redis] [redis-cluster] [redis-sentinel] [kafka] \
+                    [kafka-cluster] [kafka-3.9]",
         about: "start real servers for tests by hand; they stop with Ctrl-C",
         run: services::run,
     },

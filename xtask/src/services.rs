@@ -9,7 +9,8 @@ use std::sync::mpsc;
 
 use nix::sys::signal::{SigSet, Signal};
 use semel_testkit::servers::{
-    Error, Missing, PgBouncer, Postgres, Redis, RedisCluster, RedisSentinel,
+    Error, Kafka, KafkaCluster, KafkaVersion, Missing, PgBouncer, Postgres, Redis, RedisCluster,
+    RedisSentinel,
 };
 
 use crate::{Failure, suggest};
@@ -23,11 +24,12 @@ struct Service {
 
 /// A server that runs, and how to reach it. Dropping it stops it.
 struct Running {
+    /// For Kafka, which has no URLs, the addresses of its brokers.
     url: String,
     _servers: Box<dyn std::any::Any>,
 }
 
-static SERVICES: [Service; 5] = [
+static SERVICES: [Service; 8] = [
     Service {
         name: "postgres",
         missing: Postgres::missing,
@@ -48,6 +50,24 @@ static SERVICES: [Service; 5] = [
         name: "redis-sentinel",
         missing: RedisSentinel::missing,
         start: || RedisSentinel::start().map(|it| Running::new(it.url(), it)),
+    },
+    Service {
+        name: "kafka",
+        missing: Kafka::missing,
+        start: || Kafka::start().map(|it| Running::new(it.bootstrap(), it)),
+    },
+    Service {
+        name: "kafka-cluster",
+        missing: KafkaCluster::missing,
+        start: || KafkaCluster::start().map(|it| Running::new(it.bootstrap(), it)),
+    },
+    Service {
+        name: "kafka-3.9",
+        missing: || KafkaVersion::V3_9.missing(),
+        start: || {
+            let kafka = Kafka::start_version(KafkaVersion::V3_9)?;
+            Ok(Running::new(kafka.bootstrap(), kafka))
+        },
     },
 ];
 
