@@ -38,14 +38,14 @@ pub(crate) const SUITES: [Suite; 8] = [
     Suite { name: "clippy", about: "lints, as errors", run: rust::clippy },
     Suite { name: "tidy", about: "the rules that no compiler checks", run: rust::tidy },
     Suite {
+        name: "servers",
+        about: "that the servers which the tests start are there",
+        run: servers::present,
+    },
+    Suite {
         name: "cargo-test",
         about: "unit, integration and documentation tests",
         run: rust::test,
-    },
-    Suite {
-        name: "servers",
-        about: "that the servers which the stores' tests start are there",
-        run: servers::present,
     },
     Suite { name: "bench-smoke", about: "that the benchmarks still work", run: benchmarks::smoke },
     Suite { name: "doc", about: "the documentation, warnings as errors", run: rust::doc },
