@@ -100,7 +100,7 @@ impl Guarded {
             handler: Arc::new(handler),
             letters: Arc::default(),
         };
-        Lanes::new(&self.options, consumer, job).run(until).await
+        Lanes::new(&self.options, &self.log, consumer, job).run(until).await
     }
 }
 

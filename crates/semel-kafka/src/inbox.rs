@@ -152,7 +152,7 @@ impl<L: Ledger> Inbox<L> {
     ) -> Result<(), Error> {
         let consumer = self.log.consumer(&self.options.member()).map_err(ended_by)?;
         let work = Booking { inbox: self, handler, owned: BTreeMap::new(), letters: None };
-        Driver::new(&self.options, consumer, work).run(until).await
+        Driver::new(&self.options, &self.log, consumer, work).run(until).await
     }
 }
 

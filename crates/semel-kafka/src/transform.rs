@@ -113,7 +113,7 @@ impl Transform {
         // Before the first record is read: it ends what an earlier instance left open.
         work.ready_patiently().await?;
         let consumer = self.log.consumer(&self.options.member()).map_err(ended_by)?;
-        Driver::new(&self.options, consumer, work).run(until).await
+        Driver::new(&self.options, &self.log, consumer, work).run(until).await
     }
 }
 

@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use semel::{BoxError, Error, Timestamp};
 
+use super::lag::Lag;
 use super::shelf::{Offer, Shelf, Trial};
 use super::{Meter, UNREACHED_PAUSE, ended_by, leave};
 use crate::failpoint;
-use crate::log::{Event, LogConsumer, LogError, LogErrorKind, Position, Record, TopicPartition};
+use crate::log::{
+    Event, Log, LogConsumer, LogError, LogErrorKind, Position, Record, TopicPartition,
+};
 use crate::options::ConsumerOptions;
 use crate::rejected::{Rejected, Then, letter};
 
@@ -92,6 +95,7 @@ pub(crate) struct Driver<'a, W> {
     consumer: Box<dyn LogConsumer>,
     work: W,
     meter: Meter,
+    lag: Lag,
     shelves: BTreeMap<TopicPartition, Shelf>,
     /// When to read again, after how many failures in a row.
     rewind: Option<Timestamp>,
@@ -108,13 +112,15 @@ enum Turn {
 impl<'a, W: Work> Driver<'a, W> {
     pub(crate) fn new(
         options: &'a ConsumerOptions,
+        log: &Arc<dyn Log>,
         consumer: Box<dyn LogConsumer>,
         work: W,
     ) -> Self {
         let meter = Meter::new(W::CLASS, &options.group);
+        let lag = Lag::new(Arc::clone(log), Arc::clone(&options.clock), meter.clone());
         let tick = options.clock.now().after(options.commit_every);
         let shelves = BTreeMap::new();
-        Self { options, consumer, work, meter, shelves, rewind: None, failures: 0, tick }
+        Self { options, consumer, work, meter, lag, shelves, rewind: None, failures: 0, tick }
     }
 
     /// Runs until `until` completes; then leaves the group in an orderly way.
@@ -160,6 +166,9 @@ impl<'a, W: Work> Driver<'a, W> {
         let now = self.options.clock.now();
         if now >= self.tick {
             self.display().await;
+            let positions = self.shelves.iter();
+            let positions = positions.map(|(it, shelf)| (it.clone(), shelf.done.or(shelf.first)));
+            self.lag.look(positions.collect());
             self.work.tidy().await;
             self.tick = self.options.clock.now().after(self.options.commit_every);
         }

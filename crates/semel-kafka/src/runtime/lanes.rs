@@ -9,10 +9,11 @@ use bytes::Bytes;
 use semel::{BoxFuture, Error, Timestamp};
 use tokio::task::{Id, JoinError, JoinSet};
 
+use super::lag::Lag;
 use super::{Meter, ended_by, leave};
 use crate::failpoint;
 use crate::log::{
-    Event, LogConsumer, LogError, LogErrorKind, Outgoing, Position, Record, TopicPartition,
+    Event, Log, LogConsumer, LogError, LogErrorKind, Outgoing, Position, Record, TopicPartition,
 };
 use crate::options::{ConsumerOptions, Order};
 use crate::rejected::{Reason, Rejected, Then, letter};
@@ -92,6 +93,7 @@ pub(crate) struct Lanes<'a, J> {
     consumer: Box<dyn LogConsumer>,
     job: Arc<J>,
     meter: Meter,
+    lag: Lag,
     parts: BTreeMap<TopicPartition, Part>,
     lanes: HashMap<LaneKey, Lane>,
     ready: VecDeque<LaneKey>,
@@ -114,11 +116,14 @@ enum Turn {
 impl<'a, J: Job> Lanes<'a, J> {
     pub(crate) fn new(
         options: &'a ConsumerOptions,
+        log: &Arc<dyn Log>,
         consumer: Box<dyn LogConsumer>,
         job: J,
     ) -> Self {
+        let meter = Meter::new(J::CLASS, &options.group);
         Self {
-            meter: Meter::new(J::CLASS, &options.group),
+            lag: Lag::new(Arc::clone(log), Arc::clone(&options.clock), meter.clone()),
+            meter,
             tick: options.clock.now().after(options.commit_every),
             options,
             consumer,
@@ -196,6 +201,9 @@ impl<'a, J: Job> Lanes<'a, J> {
             self.tick = now.after(self.options.commit_every);
             let all: Vec<_> = self.parts.keys().cloned().collect();
             self.commit(&all).await;
+            let positions = self.parts.iter().map(|(it, part)| (it.clone(), part.position()));
+            self.lag.look(positions.collect());
+            self.meter.lanes(self.lanes.len(), self.running.len());
         }
     }
 

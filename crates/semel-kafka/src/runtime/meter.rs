@@ -68,6 +68,19 @@ impl Meter {
         self.gauge("semel_kafka_buffered_records", records);
     }
 
+    /// How many records are readable and not finished, and how many an open transaction hides.
+    pub(crate) fn behind(&self, records: i64, unstable: i64) {
+        let count = |records: i64| usize::try_from(records).unwrap_or(0);
+        self.gauge("semel_kafka_lag_records", count(records));
+        self.gauge("semel_kafka_unstable_records", count(unstable));
+    }
+
+    /// Keys that have records, and handlers that run.
+    pub(crate) fn lanes(&self, lanes: usize, running: usize) {
+        self.gauge("semel_kafka_lanes", lanes);
+        self.gauge("semel_kafka_running_handlers", running);
+    }
+
     fn gauge(&self, name: &'static str, value: usize) {
         #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
         let value = value as f64;

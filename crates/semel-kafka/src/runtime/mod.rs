@@ -1,6 +1,7 @@
 //! What all classes of consumers do in the same way.
 
 mod batch;
+mod lag;
 mod lanes;
 mod meter;
 mod shelf;

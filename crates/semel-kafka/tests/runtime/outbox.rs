@@ -65,6 +65,7 @@ fn rows_arrive_once_in_order_and_with_their_ids() {
         arrived.sort_by_key(number);
         let keys: Vec<_> = arrived.iter().map(|it| header(it, KEY_HEADER)).collect();
         assert_eq!(keys, ids);
+        assert!(ids.iter().all(|id| id.len() == 32), "ids are unlike those of any other outbox");
     });
 }
 

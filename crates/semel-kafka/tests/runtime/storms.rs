@@ -1,10 +1,11 @@
 //! Everything that can go wrong with a log, at random, while consumers come and go.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use proptest::prelude::*;
 use semel::Effect;
-use semel_kafka::log::{LogErrorKind, Outgoing, Record};
+use semel_kafka::log::{Log, LogErrorKind, Outgoing, Record, TopicPartition};
 use semel_kafka::{Identity, Op, TestLog, Transform};
 
 use super::guarded::{guard, guarded};
@@ -14,6 +15,26 @@ use super::support::{
 
 const RECORDS: u32 = 400;
 const KEYS: u32 = 11;
+
+/// A storm that takes longer than this does not end by itself.
+const HANGS_AFTER: Duration = Duration::from_secs(20);
+
+/// What a log looks like, to find out why a consumer does not go on.
+async fn state(log: &TestLog) -> String {
+    let mut told = format!(
+        "{} outputs, open transactions {:?}, members {:?}",
+        log.topic_records("out").len(),
+        log.open_transactions(),
+        log.members("group")
+    );
+    for partition in 0..3 {
+        let partition = TopicPartition::new("in", partition);
+        let committed = log.committed("group", std::slice::from_ref(&partition)).await;
+        let bounds = log.bounds(&partition).await;
+        told.push_str(&format!("; {partition} at {committed:?} of {bounds:?}"));
+    }
+    told
+}
 
 /// Something that goes wrong.
 #[derive(Clone, Copy, Debug)]
@@ -106,6 +127,7 @@ fn copies(log: &TestLog, troubles: Vec<Trouble>) -> Vec<Record> {
         let outputs = tokio::select! {
             outputs = outputs => outputs,
             ended = &mut runs => panic!("a consumer ended: {ended:?}"),
+            () = tokio::time::sleep(HANGS_AFTER) => panic!("it hangs: {}", state(&log).await),
         };
         switch.off();
         runs.await.unwrap().unwrap();

@@ -46,9 +46,9 @@ impl PostgresLedger {
         ];
         let id = async {
             let rows = client.query_typed(include_str!("enqueue.sql"), values).await?;
-            column::<i64>(rows.first().ok_or(Fault::Silent)?, "id")
+            column(rows.first().ok_or(Fault::Silent)?, "uid")
         };
-        id.await.map(|id| id.to_string()).map_err(Fault::into_error)
+        id.await.map_err(Fault::into_error)
     }
 
     async fn seal_now(&self, outbox: &str, limit: usize) -> Result<Option<Batch>, Fault> {
@@ -116,5 +116,5 @@ fn record_of(row: &Row) -> Result<(String, Outgoing), Fault> {
             .collect(),
         timestamp: timestamp.map(Timestamp::from_millis),
     };
-    Ok((column::<i64>(row, "id")?.to_string(), record))
+    Ok((column(row, "uid")?, record))
 }

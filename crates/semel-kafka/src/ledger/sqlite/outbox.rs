@@ -24,7 +24,7 @@ impl SqliteLedger {
         outbox: &str,
         record: &Outgoing,
     ) -> Result<String, Error> {
-        let put = || -> Result<i64, Fault> {
+        let put = || -> Result<String, Fault> {
             let mut insert = connection.prepare_cached(include_str!("enqueue.sql"))?;
             let headers = stored(&record.headers)?;
             let timestamp = record.timestamp.map(millis_of);
@@ -33,7 +33,7 @@ impl SqliteLedger {
             Ok(insert.query_row(row, |row| row.get(0))?)
         };
         let path = connection.path().unwrap_or_default();
-        put().map(|id| id.to_string()).map_err(|fault| fault.into_error(path.as_ref()))
+        put().map_err(|fault| fault.into_error(path.as_ref()))
     }
 }
 
@@ -118,7 +118,7 @@ fn record_of(row: &Row<'_>) -> Result<(String, Outgoing), Fault> {
         headers: headers_of(&headers)?,
         timestamp: row.get::<_, Option<i64>>(6)?.map(time_of),
     };
-    Ok((row.get::<_, i64>(0)?.to_string(), record))
+    Ok((row.get(0)?, record))
 }
 
 /// What is before 1970 counts as 1970.

@@ -36,6 +36,7 @@ CREATE INDEX semel_kafka_seen_ordinal ON semel_kafka_seen (grp, topic, partition
 -- Records that wait for the relay. An id is never used again.
 CREATE TABLE semel_kafka_outbox (
     id         INTEGER PRIMARY KEY AUTOINCREMENT,
+    uid        TEXT NOT NULL DEFAULT (lower(hex(randomblob(16)))), -- the record's own id
     outbox     TEXT NOT NULL,
     batch      INTEGER, -- the sealed batch that it leaves with
     topic      TEXT NOT NULL,

@@ -47,6 +47,7 @@ CREATE INDEX seen_ordinal ON semel_kafka.seen (grp, topic, partition, ordinal);
 -- Records that wait for the relay.
 CREATE TABLE semel_kafka.outbox (
     id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    uid           text NOT NULL DEFAULT gen_random_uuid()::text, -- the record's own id
     outbox        text NOT NULL COLLATE "C",
     batch         bigint, -- the sealed batch that it leaves with
     topic         text NOT NULL,
