@@ -85,9 +85,9 @@ fn a_cluster_survives_its_leader_and_then_all_of_its_brokers() -> Story {
     let mut cluster = KafkaCluster::start()?;
     assert_eq!(cluster.bootstrap(), cluster.addresses().join(","));
     cluster.create_topic("orders", 1)?;
+    let first = cluster.leader("orders", 0)?;
     let told = cluster.describe_topic("orders")?;
     assert!(told.contains("ReplicationFactor: 3 Configs: min.insync.replicas=2"), "{told}");
-    let first = cluster.leader("orders", 0)?;
     cluster.kill_broker(first);
     while cluster.leader("orders", 0).is_ok_and(|leader| leader == first) {
         std::thread::sleep(Duration::from_millis(20));

@@ -143,7 +143,7 @@ impl Kafka {
     pub fn create_topic(&self, name: &str, partitions: u32) -> Result<(), Error> {
         self.java.create_topic(&self.bootstrap(), name, partitions)?;
         match &self.server {
-            Server::Own(brokers) => brokers.wait_until_agreed(),
+            Server::Own(brokers) => brokers.wait_for_topic(name, partitions),
             Server::Given(_) => Ok(()),
         }
     }

@@ -114,11 +114,28 @@ impl Brokers {
 
     /// Every broker that runs knows every other one. When none is down, all partitions have their
     /// leader and all their replicas as well.
-    pub(super) fn wait_until_agreed(&self) -> Result<(), Error> {
+    fn wait_until_agreed(&self) -> Result<(), Error> {
+        self.wait_until(|told| self.is_lacking(told))
+    }
+
+    /// Every broker that runs knows the topic, and they agree: the tool that made it asks no more
+    /// than that the controller has.
+    pub(super) fn wait_for_topic(&self, name: &str, partitions: u32) -> Result<(), Error> {
+        self.wait_until(|told| {
+            let known = told.partitions.iter().filter(|it| it.topic == name).count();
+            match u32::try_from(known) {
+                Ok(known) if known == partitions => self.is_lacking(told),
+                _ => Some(format!("{known} partitions of {name} are there")),
+            }
+        })
+    }
+
+    /// Waits until nothing is lacking from what every broker that runs says.
+    fn wait_until(&self, lack: impl Fn(&Metadata) -> Option<String>) -> Result<(), Error> {
         for node in self.nodes.iter().filter(|node| node.runs()) {
             wait_for(START_MAX, || {
                 let told = node.ask().map_err(Waiting::NotYet)?;
-                match self.is_lacking(&told) {
+                match lack(&told) {
                     None => Ok(()),
                     Some(lack) => {
                         let error = format!("broker {} says that {lack}", node.address());

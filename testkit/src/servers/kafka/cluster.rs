@@ -91,7 +91,7 @@ impl KafkaCluster {
     /// When no broker can be reached or the cluster refuses.
     pub fn create_topic(&self, name: &str, partitions: u32) -> Result<(), Error> {
         self.java.create_topic(&self.bootstrap(), name, partitions)?;
-        self.brokers.wait_until_agreed()
+        self.brokers.wait_for_topic(name, partitions)
     }
 
     /// What Kafka's own tool (`TopicCommand --describe`) says of a topic.
