@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use super::Verdict;
-use super::rust::FEATURES;
+use super::rust::{FEATURES, without_kafka};
 use crate::{bench, process};
 
 /// What the benchmarks measure against or with.
@@ -21,7 +21,7 @@ pub(super) fn smoke() -> Verdict {
 
 fn run() -> Result<(), String> {
     // The same features as the other tests, so that what they built is used again.
-    let build = ["build", "--workspace", "--bins", "--features", FEATURES];
+    let build = [&["build", "--bins", "--features", FEATURES], &without_kafka()[..]].concat();
     process::run(&mut process::cargo(&build))?;
     let program = process::target().join("debug/semel-bench");
     bench::NAMES.iter().try_for_each(|name| {

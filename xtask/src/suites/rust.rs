@@ -7,6 +7,14 @@ use crate::{process, tidy};
 /// the named points at which crash tests kill the process, and transactions of sqlx.
 pub(super) const FEATURES: &str = "semel/conformance,semel-cli/failpoints,semel-stores/sqlx";
 
+/// What builds librdkafka, which takes minutes and `make`: the suite `kafka` looks after it, and the
+/// others leave it out.
+const KAFKA_PACKAGES: [&str; 1] = ["semel-kafka"];
+
+/// As [`FEATURES`], for what builds librdkafka.
+const KAFKA_FEATURES: &str = "semel-kafka/conformance,semel-kafka/failpoints,\
+    semel-kafka/postgres,semel-kafka/sqlite,semel-cli/kafka";
+
 pub(super) fn fmt() -> Verdict {
     missing_component("fmt", "rustfmt").unwrap_or_else(|| cargo(&["fmt", "--all", "--check"]))
 }
@@ -14,8 +22,8 @@ pub(super) fn fmt() -> Verdict {
 pub(super) fn clippy() -> Verdict {
     missing_component("clippy", "clippy").unwrap_or_else(|| {
         let features = format!("{FEATURES},semel-cli/test-services");
-        let what = ["clippy", "--workspace", "--all-targets", "--features", &features];
-        cargo(&[&what[..], &["--", "-D", "warnings"]].concat())
+        let what = ["clippy", "--all-targets", "--features", &features];
+        cargo(&[&what[..], &without_kafka(), &["--", "-D", "warnings"]].concat())
     })
 }
 
@@ -24,12 +32,43 @@ pub(super) fn tidy() -> Verdict {
 }
 
 pub(super) fn test() -> Verdict {
-    cargo(&["test", "--workspace", "--features", FEATURES])
+    cargo(&[&["test", "--features", FEATURES], &without_kafka()[..]].concat())
 }
 
 pub(super) fn doc() -> Verdict {
-    let mut command = process::cargo(&["doc", "--workspace", "--no-deps", "--features", FEATURES]);
-    Verdict::of(process::run(command.env("RUSTDOCFLAGS", "-D warnings")))
+    let what = [&["doc", "--no-deps", "--features", FEATURES], &without_kafka()[..]].concat();
+    Verdict::of(document(&what))
+}
+
+/// Lints, tests and documentation of everything that builds librdkafka.
+pub(super) fn kafka() -> Verdict {
+    if process::find("make").is_none() {
+        let why = "not on PATH: make, which librdkafka is built with".to_owned();
+        return Verdict::Skipped { why, way: "apt-get install make".to_owned() };
+    }
+    let features = format!("{FEATURES},{KAFKA_FEATURES}");
+    let packages: Vec<&str> = KAFKA_PACKAGES.iter().flat_map(|name| ["-p", name]).collect();
+    let of = |command: &'static str| [&[command, "--features", &features], &packages[..]].concat();
+    let tests_of_the_program = ["-p", "semel-cli", "--test", "kafka"];
+    let run = || -> Result<(), String> {
+        let lint = [&of("clippy")[..], &["-p", "semel-cli", "--all-targets", "--"]].concat();
+        process::run(&mut process::cargo(&[&lint[..], &["-D", "warnings"]].concat()))?;
+        process::run(&mut process::cargo(&of("test")))?;
+        let program = [&["test", "--features", &features], &tests_of_the_program[..]].concat();
+        process::run(&mut process::cargo(&program))?;
+        document(&[&of("doc")[..], &["--no-deps"]].concat())
+    };
+    Verdict::of(run())
+}
+
+fn document(what: &[&str]) -> Result<(), String> {
+    process::run(process::cargo(what).env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+/// The whole workspace but what builds librdkafka.
+pub(super) fn without_kafka() -> Vec<&'static str> {
+    let excluded = KAFKA_PACKAGES.iter().flat_map(|name| ["--exclude", name]);
+    ["--workspace"].into_iter().chain(excluded).collect()
 }
 
 fn cargo(arguments: &[&str]) -> Verdict {
