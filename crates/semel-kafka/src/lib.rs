@@ -22,7 +22,10 @@ pub use self::guarded::Guarded;
 pub use self::identity::Identity;
 pub use self::inbox::{Inbox, InboxHandler};
 #[cfg(feature = "rdkafka")]
-pub use self::kafka::{GroupProtocol, KafkaLog, KafkaOptions};
+pub use self::kafka::{
+    GroupProtocol, KafkaBroker, KafkaFacts, KafkaGroup, KafkaLog, KafkaMember, KafkaOptions,
+    KafkaPartition, KafkaSettings, KafkaTopic,
+};
 #[cfg(feature = "postgres")]
 pub use self::ledger::{PostgresLedger, PostgresTransaction};
 #[cfg(feature = "sqlite")]

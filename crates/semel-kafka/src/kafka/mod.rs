@@ -11,6 +11,7 @@
 mod consumer;
 mod context;
 mod convert;
+mod facts;
 mod fault;
 mod options;
 mod producer;
@@ -25,6 +26,9 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 use semel::BoxFuture;
 
+pub use self::facts::{
+    KafkaBroker, KafkaFacts, KafkaGroup, KafkaMember, KafkaPartition, KafkaSettings, KafkaTopic,
+};
 pub use self::options::{GroupProtocol, KafkaOptions};
 
 use self::consumer::Member;
