@@ -1,0 +1,141 @@
+//! The consumers that workers run.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use semel::{Context, Effect, Error, Failure, FingerprintKey, Guard, Settings, SystemClock};
+use semel_kafka::log::{Outgoing, Record};
+use semel_kafka::{
+    ConsumerOptions, Guarded, Identity, Inbox, KafkaLog, KafkaOptions, Poison, PostgresLedger,
+    SqliteLedger, Transform, Window,
+};
+use semel_stores::sqlite::SqliteStore;
+
+use super::job::{Class, Job};
+use super::sink;
+
+/// So long a member may be silent. The broker has to allow it.
+pub(crate) const SESSION: Duration = Duration::from_secs(3);
+
+/// So long a transaction may be open.
+const TRANSACTION: Duration = Duration::from_secs(8);
+
+/// Which attempt has made an output.
+pub(crate) const ATTEMPT_HEADER: &str = "attempt";
+
+pub(crate) async fn run(
+    job: &Job,
+    until: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), Error> {
+    match job.class {
+        Class::InboxPostgres => inbox_postgres(job, until).await,
+        Class::InboxSqlite => inbox_sqlite(job, until).await,
+        Class::Transform => transform(job, until).await,
+        Class::Guarded => guarded(job, until).await,
+        Class::ExistsById | Class::MarkFirst => Ok(()),
+    }
+}
+
+pub(crate) fn kafka(job: &Job) -> KafkaLog {
+    let options = KafkaOptions::new(&job.bootstrap)
+        .set("client.id", &job.name)
+        .set("session.timeout.ms", SESSION.as_millis().to_string())
+        .set("heartbeat.interval.ms", "300")
+        .set("reconnect.backoff.max.ms", "500");
+    KafkaLog::with(options).unwrap()
+}
+
+fn options(job: &Job) -> ConsumerOptions {
+    let poison = Poison::dead_letter(job.dead(), 50).pause(Duration::from_millis(10));
+    ConsumerOptions::new(&job.run, [job.input()], poison)
+        .batch_max(job.batch_max)
+        .commit_every(Duration::from_millis(50))
+        .drain_max(Duration::from_secs(5))
+}
+
+pub(crate) fn number(record: &Record) -> u32 {
+    std::str::from_utf8(record.value.as_ref().unwrap()).unwrap().parse().unwrap()
+}
+
+async fn inbox_postgres(job: &Job, until: impl Future<Output = ()> + Send) -> Result<(), Error> {
+    let ledger = Arc::new(PostgresLedger::new(sink::pool(&job.sink)));
+    let (log, identity) = (Arc::new(kafka(job)), Identity::header("id"));
+    let inbox = Inbox::new(log, ledger, identity, Window::endless(), options(job))?;
+    let insert = format!("INSERT INTO effect (run, number) VALUES ('{}', ", job.run);
+    inbox
+        .run(
+            |record, transaction| {
+                let insert = format!("{insert}{})", number(record));
+                Box::pin(async move {
+                    transaction.batch_execute(&insert).await?;
+                    Ok(())
+                })
+            },
+            until,
+        )
+        .await
+}
+
+async fn inbox_sqlite(job: &Job, until: impl Future<Output = ()> + Send) -> Result<(), Error> {
+    // Whoever is stopped while it writes holds everybody up until it goes on.
+    let patience = Duration::from_secs(10);
+    let ledger = SqliteLedger::open_with(&job.sink, patience, Arc::new(SystemClock))?;
+    let (log, identity) = (Arc::new(kafka(job)), Identity::header("id"));
+    let inbox = Inbox::new(log, Arc::new(ledger), identity, Window::endless(), options(job))?;
+    inbox
+        .run(
+            |record, transaction| {
+                let number = number(record);
+                Box::pin(async move {
+                    let insert = "INSERT INTO effect (number) VALUES (?1)";
+                    transaction.with(move |it| it.execute(insert, [number])).await?;
+                    Ok(())
+                })
+            },
+            until,
+        )
+        .await
+}
+
+async fn transform(job: &Job, until: impl Future<Output = ()> + Send) -> Result<(), Error> {
+    let (log, identity) = (Arc::new(kafka(job)), Identity::header("id"));
+    let transform =
+        Transform::new(log, format!("{}-{}", job.run, job.slot), identity, options(job))?
+            .transaction_timeout(TRANSACTION);
+    let (output, name, attempts) = (job.output(), job.name.clone(), AtomicU64::new(0));
+    let handler = |record: Arc<Record>| {
+        let attempt = format!("{name}/{}", attempts.fetch_add(1, Ordering::Relaxed));
+        let partition = Some(record.partition.partition);
+        let (key, value) = (record.key.clone(), record.value.clone());
+        let copy = Outgoing { partition, key, value, ..Outgoing::to(&*output) };
+        async move { Ok(vec![copy.header(ATTEMPT_HEADER, attempt)]) }
+    };
+    transform.run(handler, until).await
+}
+
+async fn guarded(job: &Job, until: impl Future<Output = ()> + Send) -> Result<(), Error> {
+    let mut settings = Settings::default();
+    settings.lease = Duration::from_secs(3);
+    settings.store_patience = Duration::from_secs(2);
+    settings.retry_after = Duration::from_millis(200);
+    // Workers are killed so often that one record may meet it several times.
+    settings.lost_leases_max = 100;
+    let store = SqliteStore::open(format!("{}.records", job.sink))?;
+    let guard = Guard::builder(Arc::new(store)).settings(settings).operation("consume")?;
+    let guard = guard.effect(Effect::Keyed).build()?;
+    let secret = FingerprintKey::from_secret(b"sixteen bytes or more")?;
+    let (log, identity) = (Arc::new(kafka(job)), Identity::header("id"));
+    let guarded = Guarded::new(log, guard, secret, identity, options(job))?;
+    let effects = Arc::new(Mutex::new(sink::open(&job.sink)));
+    let handler = move |record: Arc<Record>, context: Context| {
+        let (effects, number) = (Arc::clone(&effects), number(&record));
+        async move {
+            let key = context.step_key("effect");
+            let effects = effects.lock().unwrap();
+            sink::call(&effects, key.as_str(), number).map_err(Failure::not_applied)
+        }
+    };
+    guarded.run(handler, until).await
+}

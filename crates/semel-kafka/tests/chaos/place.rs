@@ -1,0 +1,234 @@
+//! A topic with numbered records, and where their effects go.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use semel_kafka::log::{Log, LogProducer, Outgoing, ProducerSettings};
+use semel_kafka::{KafkaLog, KafkaOptions, PostgresLedger};
+use semel_testkit::servers::{Kafka, Postgres, skips};
+use tempfile::TempDir;
+
+use super::crew::Worker;
+use super::job::{Class, Job};
+use super::reader::Reader;
+use super::sink::{self, Sink};
+
+pub(crate) const PARTITIONS: i32 = 4;
+const KEYS: u32 = 53;
+
+/// Longer than anything may take, on a machine that is busy with other work.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Looks again and again until it is so.
+pub(crate) async fn until(what: &str, mut look: impl AsyncFnMut() -> bool) {
+    let start = Instant::now();
+    while !look().await {
+        assert!(start.elapsed() < PATIENCE, "not after {PATIENCE:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(2).enable_all().build().unwrap().block_on(future)
+}
+
+/// A broker that gives up on silent members and open transactions soon.
+pub(crate) fn broker() -> Option<Kafka> {
+    let settings = [
+        ("group.min.session.timeout.ms", "1000"),
+        ("transaction.abort.timed.out.transaction.cleanup.interval.ms", "500"),
+    ];
+    (!skips(Kafka::missing())).then(|| Kafka::with(&settings).unwrap())
+}
+
+/// The server that all tests share.
+fn postgres() -> Option<&'static Postgres> {
+    static SERVER: OnceLock<Option<Postgres>> = OnceLock::new();
+    let start = || {
+        if skips(Postgres::missing()) {
+            return None;
+        }
+        let server = Postgres::start().unwrap();
+        server.sql(sink::TABLE).unwrap();
+        Some(server)
+    };
+    SERVER.get_or_init(start).as_ref()
+}
+
+/// A run of workers of one class.
+pub(crate) struct Run {
+    pub(crate) class: Class,
+    pub(crate) name: String,
+    bootstrap: String,
+    address: String,
+    pub(crate) sink: Sink,
+    pub(crate) batch_max: usize,
+    /// How many numbers were written.
+    pub(crate) fed: u32,
+    producer: Arc<dyn LogProducer>,
+    reader: Option<Arc<Reader>>,
+    spawned: AtomicU32,
+    _folder: TempDir,
+}
+
+impl Run {
+    /// `None` where a server is not there.
+    pub(crate) async fn new(bootstrap: &str, class: Class, name: &str) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let name = format!("{}-{name}", class.name());
+        for (topic, partitions) in [("in", PARTITIONS), ("out", PARTITIONS), ("dead", 1)] {
+            create_topic(bootstrap, &format!("{name}-{topic}"), partitions).await;
+        }
+        let mut reader = None;
+        let (sink, address) = match class {
+            Class::InboxPostgres => {
+                let (url, run) = (postgres()?.url(), name.clone());
+                let pool = sink::pool(&url);
+                PostgresLedger::new(pool.clone()).migrate().await.unwrap();
+                (Sink::Postgres { pool, run }, url)
+            }
+            Class::Transform => {
+                let output = format!("{name}-out");
+                let read = Reader::start(bootstrap, &output, PARTITIONS, "read_committed");
+                let read = Arc::clone(reader.insert(Arc::new(read)));
+                (Sink::Topic(read), String::new())
+            }
+            _ => {
+                let path = folder.path().join("effects.db");
+                (Sink::Sqlite(sink::open(&path)), path.to_str().unwrap().to_owned())
+            }
+        };
+        let options = KafkaOptions::new(bootstrap).set("reconnect.backoff.max.ms", "500");
+        let log = KafkaLog::with(options).unwrap();
+        let producer = log.producer(&ProducerSettings::default()).await.unwrap();
+        Some(Self {
+            class,
+            name,
+            bootstrap: bootstrap.to_owned(),
+            address,
+            sink,
+            batch_max: 20,
+            fed: 0,
+            producer,
+            reader,
+            spawned: AtomicU32::new(0),
+            _folder: folder,
+        })
+    }
+
+    /// Writes so many more numbers. Where ids are remembered, some are written twice.
+    pub(crate) async fn feed(&mut self, count: u32) {
+        let numbers = self.fed..self.fed + count;
+        self.fed += count;
+        let repeated = numbers.clone().filter(|it| self.class.remembers_ids() && it % 50 == 7);
+        let sends = numbers.chain(repeated).map(|number| {
+            let record = Outgoing::to(format!("{}-in", self.name));
+            let record = record.key((number % KEYS).to_string()).value(number.to_string());
+            self.producer.send(record.header("id", format!("id-{number}")))
+        });
+        let sends: Vec<_> = sends.collect();
+        for sent in join_all(sends).await {
+            sent.unwrap();
+        }
+    }
+
+    /// Starts a worker. Two of one slot must not work at once.
+    pub(crate) fn worker(&self, slot: &str) -> Worker {
+        self.worker_that_halts(slot, None)
+    }
+
+    pub(crate) fn worker_that_halts(&self, slot: &str, halt: Option<(&str, u32)>) -> Worker {
+        let number = self.spawned.fetch_add(1, Ordering::Relaxed);
+        Worker::spawn(Job {
+            class: self.class,
+            bootstrap: self.bootstrap.clone(),
+            run: self.name.clone(),
+            slot: slot.to_owned(),
+            name: format!("{}-{slot}-{number}", self.name),
+            sink: self.address.clone(),
+            batch_max: self.batch_max,
+            halt: halt.map(|(point, pass)| (point.to_owned(), pass)),
+        })
+    }
+
+    /// Waits until the group knows a worker.
+    pub(crate) async fn takes_in(&self, worker: &Worker) {
+        let asker = self.asker();
+        let what = format!("the group takes {} in", worker.job.name);
+        until(&what, async || self.is_member(&asker, worker) == Some(true)).await;
+    }
+
+    /// Waits until the group has given a worker up.
+    pub(crate) async fn gives_up(&self, worker: &Worker) {
+        let asker = self.asker();
+        let what = format!("the group gives {} up", worker.job.name);
+        until(&what, async || self.is_member(&asker, worker) == Some(false)).await;
+    }
+
+    fn asker(&self) -> BaseConsumer {
+        ClientConfig::new().set("bootstrap.servers", &self.bootstrap).create().unwrap()
+    }
+
+    /// `None` when the group is unknown or the broker cannot be asked.
+    fn is_member(&self, asker: &BaseConsumer, worker: &Worker) -> Option<bool> {
+        let groups = asker.fetch_group_list(Some(&self.name), Duration::from_secs(5)).ok()?;
+        let group = groups.groups().iter().find(|it| it.name() == self.name)?;
+        Some(group.members().iter().any(|member| member.client_id() == worker.job.name))
+    }
+
+    /// Waits until every number has taken effect.
+    pub(crate) async fn finishes(&self) {
+        let (what, all) = (format!("{}: {} effects", self.name, self.fed), self.fed as usize);
+        until(&what, async || self.sink.count().await >= all && self.distinct().await == all).await;
+    }
+
+    async fn distinct(&self) -> usize {
+        let mut numbers = self.sink.numbers().await;
+        numbers.sort_unstable();
+        numbers.dedup();
+        numbers.len()
+    }
+
+    pub(crate) async fn assert_once_and_in_order(&self) {
+        let numbers = self.sink.numbers().await;
+        let mut latest: BTreeMap<u32, u32> = BTreeMap::new();
+        let mut sorted = numbers.clone();
+        sorted.sort_unstable();
+        let all: Vec<_> = (0..self.fed).collect();
+        let twice: Vec<_> = sorted.windows(2).filter(|it| it[0] == it[1]).collect();
+        assert!(twice.is_empty(), "{}: twice: {twice:?}", self.name);
+        assert!(sorted == all, "{}: {} effects of {}", self.name, sorted.len(), all.len());
+        for number in numbers {
+            if let Some(latest) = latest.insert(number % KEYS, number) {
+                assert!(latest < number, "{}: {number} after {latest}", self.name);
+            }
+        }
+    }
+
+    pub(crate) fn reader(&self) -> Option<&Arc<Reader>> {
+        self.reader.as_ref()
+    }
+
+    pub(crate) fn bootstrap(&self) -> &str {
+        &self.bootstrap
+    }
+}
+
+async fn create_topic(bootstrap: &str, name: &str, partitions: i32) {
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", bootstrap).create().unwrap();
+    let new = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+    let made = admin.create_topics([&new], &AdminOptions::new()).await.unwrap();
+    made.into_iter().next().unwrap().unwrap();
+    // The controller has it; the broker may hear of it a moment later.
+    let kafka = KafkaLog::connect(bootstrap).unwrap();
+    until(name, async || kafka.partitions(name).await.unwrap() == Some(partitions)).await;
+}
