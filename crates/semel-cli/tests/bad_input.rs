@@ -118,6 +118,22 @@ fn the_password_of_a_store_is_not_told() {
 }
 
 #[test]
+fn a_part_of_a_password_that_is_not_escaped_is_not_told_and_the_way_out_is() {
+    for store in [
+        "postgres://semel:secret@hunter2@127.0.0.1:1/semel",
+        "postgres://semel:secret?hunter2@127.0.0.1:1/semel",
+        "redis://semel:secret?hunter2@127.0.0.1:1",
+        "redis://semel:hunter2",
+    ] {
+        for arguments in [&["doctor", "--store", store][..], &["records", "ls", "--store", store]] {
+            keeps_the_password(2, &[arguments]);
+            let (_, said) = run_in(tempdir().unwrap().path(), arguments);
+            assert!(said.contains("%40") && !said.contains("secret"), "{store}: {said}");
+        }
+    }
+}
+
+#[test]
 fn the_password_of_an_upstream_is_not_told() {
     keeps_the_password(
         2,

@@ -27,9 +27,14 @@ impl Address {
             return Err(invalid("the URL must start with `postgres://`"));
         }
         let (front, query) = url.split_once('?').unwrap_or((url, ""));
+        // Whoever reads such a URL takes a part of the password for a host or a parameter, and
+        // would show it.
+        if front.matches('@').count() > 1 || query.contains('@') {
+            return Err(invalid(&format!("`@` stands only once, behind the login; {ENCODE}")));
+        }
         let (mut rest, mut own) = (Vec::new(), Own::default());
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            if !own.take(pair)? {
+            if !own.take(pair, query)? {
                 rest.push(pair.to_owned());
             }
         }
@@ -37,10 +42,9 @@ impl Address {
             if rest.is_empty() { front.to_owned() } else { format!("{front}?{}", rest.join("&")) };
         // The error of the driver may quote the URL, and with it the password.
         let mut config = Config::from_str(&front).map_err(|_| {
-            invalid(
-                "the URL cannot be read; write postgres://USER:PASSWORD@HOST:PORT/DATABASE and \
-                 percent-encode odd characters",
-            )
+            invalid(&format!(
+                "it cannot be read; write postgres://USER:PASSWORD@HOST:PORT/DATABASE; {ENCODE}"
+            ))
         })?;
         if config.get_hosts().is_empty() {
             return Err(invalid("the URL names no host"));
@@ -62,6 +66,10 @@ impl Address {
         Ok(Self { config, trust, own, place })
     }
 }
+
+/// The way out where the login may be the cause.
+const ENCODE: &str = "special characters in the login are percent-encoded: %40 for `@`, %3F for \
+                      `?`, %26 for `&`, %23 for `#`, %2F for `/`, %3A for `:`, %25 for `%`";
 
 /// What only we understand.
 const OWN: [&str; 9] = [
@@ -114,7 +122,7 @@ pub(super) struct Own {
 
 impl Own {
     /// Whether this parameter is ours and not the driver's.
-    fn take(&mut self, pair: &str) -> Result<bool, Error> {
+    fn take(&mut self, pair: &str, query: &str) -> Result<bool, Error> {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let value = percent_decode_str(value).decode_utf8_lossy().into_owned();
         match (name, value.as_str()) {
@@ -138,17 +146,19 @@ impl Own {
             ("patience", text) => self.patience = Some(time(name, text)?),
             ("response_timeout", text) => self.response_timeout = Some(time(name, text)?),
             (name, _) if DRIVER.contains(&name) => return Ok(false),
-            (name, _) => {
-                let name = name.escape_debug();
-                return Err(invalid(&format!(
-                    "parameter `{name}` is unknown; there are {}, {}",
-                    OWN.join(", "),
-                    DRIVER.join(", ")
-                )));
-            }
+            (name, _) => return Err(unknown(name, query)),
         }
         Ok(true)
     }
+}
+
+/// A parameter that nobody knows may be the rest of a password behind an unescaped `&`.
+fn unknown(name: &str, query: &str) -> Error {
+    let known = [&OWN[..], &DRIVER[..]].concat().join(", ");
+    if query.split('&').any(|pair| pair.starts_with("password=")) {
+        return invalid(&format!("a parameter is unknown; there are {known}; {ENCODE}"));
+    }
+    invalid(&format!("parameter `{}` is unknown; there are {known}", name.escape_debug()))
 }
 
 fn count(name: &str, text: &str, range: RangeInclusive<usize>) -> Result<usize, Error> {
@@ -209,6 +219,40 @@ mod tests {
         let Own { schema, pooler, pool, patience, .. } = address.own;
         assert_eq!((schema.as_deref(), pooler, pool), (Some("s"), Some(true), Some(12)));
         assert_eq!(patience, Some(Duration::from_millis(700)));
+    }
+
+    #[test]
+    fn a_password_that_is_not_escaped_is_refused_with_the_way_out_and_not_shown() {
+        for url in [
+            "postgres://u:SEC@RETX@h:1/d",
+            "postgres://u:SEC?RETX@h:1/d",
+            "postgres://u:123?RETX@h:1/d",
+            "postgres://u:123?RETX&x=1@h:1/d",
+            "postgres://u:SEC?pooler=RETX@h:1/d",
+            "postgres://u:SEC@RETX/x@h/d",
+            "postgres://u:SEC@RETX?y@h/d",
+            "postgres://u:SEC/RETX?y@h/d",
+            "postgres://u:SEC/RETX",
+            "postgres://h/d?user=u&password=SEC&RETX",
+            "postgres://h/d?user=u&password=SEC@RETX",
+            "postgres://h/d?user=u&password=SEC&pooler&RETX=1",
+        ] {
+            let Err(error) = Address::parse(url) else { panic!("{url} must be refused") };
+            let shown = format!("{error} {error:?}");
+            assert!(!shown.contains("SEC") && !shown.contains("RETX"), "{url}: {shown}");
+            if !url.contains("pooler&") {
+                assert!(shown.contains("%40") && shown.contains("%3F"), "{url}: {shown}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_needs_no_escape_in_a_password_is_part_of_it() {
+        for password in ["a:b", "a/b", "a#b", "a&b=c", "100%"] {
+            let address = Address::parse(&format!("postgres://u:{password}@h/d")).unwrap();
+            assert_eq!(address.config.get_password(), Some(password.as_bytes()), "{password}");
+            assert_eq!(address.place, "h:5432/d");
+        }
     }
 
     #[test]

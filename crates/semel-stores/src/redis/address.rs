@@ -5,6 +5,10 @@ use std::path::{Path, PathBuf};
 
 use semel::{Error, ErrorKind};
 
+/// The way out where the login may be the cause.
+const ENCODE: &str = "special characters in the login are percent-encoded: %40 for `@`, %3F for \
+                      `?`, %26 for `&`, %23 for `#`, %2F for `/`, %3A for `:`, %25 for `%`";
+
 /// Where the records are, parsed from a URL.
 #[derive(Clone)]
 pub(super) struct Address {
@@ -50,6 +54,12 @@ impl Address {
         })?;
         let (family, is_tls) = scheme_of(scheme)?;
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        // What stands before and behind the `?` may be two parts of a password.
+        if query.contains('@') {
+            return Err(invalid(format!(
+                "an `@` stands behind the `?` of the store URL; {ENCODE}"
+            )));
+        }
         let (login, rest) = match rest.rsplit_once('@') {
             Some((login, rest)) => (Login::parse(login)?, rest),
             None => (Login::default(), rest),
@@ -165,17 +175,25 @@ impl Parameters {
                 ("insecure", "false") => tls.insecure = false,
                 ("sentinel_user", user) => sentinel.user = Some(decode(user)?),
                 ("sentinel_password", password) => sentinel.password = Some(decode(password)?),
-                // The value is not shown: it may be a misspelt password.
-                _ => {
-                    return Err(invalid(format!(
-                        "parameter `{name}` of the store URL is unknown or lacks its value; known \
-                         are ca=PATH, insecure=true, sentinel_user and sentinel_password"
-                    )));
-                }
+                _ => return Err(unknown(name, query)),
             }
         }
         Ok(Self { tls: is_tls.then_some(tls), sentinel })
     }
+}
+
+/// The value is not shown: it may be a misspelt password. Nor is the name where it may be the rest
+/// of a password behind an unescaped `&`.
+fn unknown(name: &str, query: &str) -> Error {
+    let (shown, way_out) = if query.contains("sentinel_password=") {
+        ("a parameter".to_owned(), format!("; {ENCODE}"))
+    } else {
+        (format!("parameter `{}`", name.escape_debug()), String::new())
+    };
+    invalid(format!(
+        "{shown} of the store URL is unknown or lacks its value; known are ca=PATH, \
+         insecure=true, sentinel_user and sentinel_password{way_out}"
+    ))
 }
 
 fn scheme_of(scheme: &str) -> Result<(&'static str, bool), Error> {
@@ -188,8 +206,9 @@ fn scheme_of(scheme: &str) -> Result<(&'static str, bool), Error> {
         "redis" | "valkey" => Ok((family, false)),
         "rediss" | "valkeys" => Ok((family, true)),
         _ => Err(invalid(format!(
-            "store URL scheme `{scheme}` is none of redis, rediss, redis-cluster, \
-             rediss-cluster, redis-sentinel, rediss-sentinel or their valkey twins"
+            "store URL scheme `{}` is none of redis, rediss, redis-cluster, \
+             rediss-cluster, redis-sentinel, rediss-sentinel or their valkey twins",
+            scheme.split(':').next().unwrap_or_default().escape_debug()
         ))),
     }
 }
@@ -207,10 +226,11 @@ fn parse_host(text: &str, default_port: u16) -> Result<(String, u16), Error> {
     }
     let port = match port {
         None => default_port,
+        // It is not shown: whoever forgets the host writes the password there.
         Some(port) => port.parse().map_err(|_| {
             let message = format!(
-                "port `{port}` of the store URL is no number up to 65535; an IPv6 address stands \
-                 in brackets, and `@`, `/` and `:` in a password are written %40, %2F and %3A"
+                "a port in the store URL is no number up to 65535; write \
+                 redis://user:password@host:6379; an IPv6 address stands in brackets; {ENCODE}"
             );
             invalid(message)
         })?,
@@ -297,6 +317,36 @@ mod tests {
         }
         let address = Address::parse("redis-sentinel://:p@[::1]:1,b/main/2").unwrap();
         assert_eq!(address.to_string(), "redis-sentinel://[::1]:1,b:26379/main/2");
+    }
+
+    #[test]
+    fn a_password_that_is_not_escaped_is_refused_with_the_way_out_and_not_shown() {
+        for url in [
+            "redis://ada:SEC?RETX@h:1",
+            "redis://:SEC?RETX@h:1",
+            "redis://ada:123?RETX@h:1",
+            "redis://ada:123/RETX?x@h:1",
+            "redis://ada:SEC/RETX",
+            "redis://ada:SEC:RETX",
+            "redis://ada:SEC#RETX",
+            "redis-cluster://ada:SEC,RETX?x@h:1,i:2",
+            "redis-sentinel://h/main?sentinel_password=SEC&RETX",
+            "redis-sentinel://h/main?sentinel_password=SEC@RETX",
+            "rediss://h?sentinel_password=SEC&ca&RETX=1",
+        ] {
+            let error = Address::parse(url).unwrap_err().to_string();
+            assert!(!error.contains("SEC") && !error.contains("RETX"), "{url}: {error}");
+            assert!(error.contains("%40") && error.contains("%3F"), "{url}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_needs_no_escape_in_a_password_is_part_of_it() {
+        for password in ["a:b", "a/b", "a#b", "a&b=c", "a@b"] {
+            let address = Address::parse(&format!("redis://ada:{password}@h:1")).unwrap();
+            assert_eq!(address.login.password.as_deref(), Some(password));
+            assert_eq!(address.to_string(), "redis://h:1");
+        }
     }
 
     #[test]

@@ -44,7 +44,8 @@
 //!
 //! `rediss` instead of `redis` is TLS, verified against the system's authorities or those in
 //! `?ca=PATH`; `?insecure=true` trusts whoever answers. `valkey` and `valkeys` mean the same.
-//! `%40`, `%2F` and `%3A` stand for `@`, `/` and `:` in a password.
+//! Special characters of a user or a password are percent-encoded: `%40` for `@`, `%3F` for `?`,
+//! `%2F` for `/`, `%3A` for `:`, `%25` for `%`.
 //!
 //! A cluster is asked for each operation alone, because a call must stay within one slot; calls
 //! to its nodes are pipelined. While a slot moves to another node, operations on its records wait

@@ -47,12 +47,22 @@ pub(super) fn shown() -> String {
     format!("{settings:#}\n")
 }
 
-/// A URL without its password.
+/// A URL without its login, and without the values of parameters that may hold one.
 fn mask(url: &str) -> String {
-    match url.split_once("://").zip(url.rsplit_once('@')) {
-        Some(((scheme, _), (_, host))) => format!("{scheme}://…@{host}"),
-        None => url.to_owned(),
-    }
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let place = match place.rsplit_once('@') {
+        Some((_, place)) => format!("…@{place}"),
+        None => place.to_owned(),
+    };
+    let pairs = query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+        let name = pair.split('=').next().unwrap_or_default();
+        let is_login = name.contains("user") || name.contains("password");
+        if is_login { format!("{name}=…") } else { pair.to_owned() }
+    });
+    let pairs: Vec<_> = pairs.collect();
+    let mark = if pairs.is_empty() { "" } else { "?" };
+    format!("{scheme}://{place}{mark}{}", pairs.join("&"))
 }
 
 #[cfg(test)]
@@ -63,5 +73,10 @@ mod tests {
     fn a_password_is_not_shown() {
         assert_eq!(mask("postgres://semel:hunter2@db/x"), "postgres://…@db/x");
         assert_eq!(mask("sqlite:semel.db"), "sqlite:semel.db");
+        assert_eq!(mask("postgres://u:hunter2@a,b/x?pool=9"), "postgres://…@a,b/x?pool=9");
+        let (url, shown) = ("postgres://h/d?user=u&password=hunter2", "user=…&password=…");
+        assert_eq!(mask(url), format!("postgres://h/d?{shown}"));
+        let url = "redis-sentinel://:a@hunter2@h/main?sentinel_password=hunter2&ca=/ca.pem";
+        assert_eq!(mask(url), "redis-sentinel://…@h/main?sentinel_password=…&ca=/ca.pem");
     }
 }
