@@ -5,7 +5,9 @@
 use clap::error::{ContextKind, ContextValue};
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::commands::{check_config, completions, demo, doctor, man, migrate, proxy, records};
+use crate::commands::{
+    check_config, completions, demo, doctor, kafka, man, migrate, proxy, records,
+};
 use crate::config::{self, Rivals, Settled};
 use crate::failure::Failure;
 use crate::output;
@@ -29,6 +31,8 @@ pub(crate) enum Command {
     Records(Box<records::Arguments>),
     /// Say whether a store keeps its promises, and what waits in it
     Doctor(doctor::Arguments),
+    /// Look at Apache Kafka
+    Kafka(kafka::Arguments),
     /// Make or upgrade the tables of a PostgreSQL store
     Migrate(migrate::Arguments),
     /// Check a configuration file of the proxy without starting anything

@@ -2,6 +2,7 @@ pub(crate) mod check_config;
 pub(crate) mod completions;
 pub(crate) mod demo;
 pub(crate) mod doctor;
+pub(crate) mod kafka;
 pub(crate) mod man;
 pub(crate) mod migrate;
 pub(crate) mod proxy;
@@ -22,6 +23,7 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::DemoOrders(arguments) => demo::serve_orders(arguments),
         Command::Doctor(arguments) => block_on(doctor::run(arguments)),
+        Command::Kafka(arguments) => kafka::run(arguments),
         Command::Man(arguments) => man::run(&arguments),
         Command::Migrate(arguments) => block_on(migrate::run(arguments)),
         Command::Proxy(arguments) => proxy::run(*arguments),

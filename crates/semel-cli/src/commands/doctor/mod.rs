@@ -35,15 +35,16 @@ pub(crate) struct Arguments {
 }
 
 /// One thing that was looked at.
-struct Finding {
-    what: &'static str,
-    seen: String,
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Finding {
+    pub(super) what: &'static str,
+    pub(super) seen: String,
     /// What to do, where it is not as it should be.
-    advice: Option<String>,
+    pub(super) advice: Option<String>,
 }
 
 impl Finding {
-    fn new(what: &'static str, seen: impl Into<String>, problem: Option<&str>) -> Self {
+    pub(super) fn new(what: &'static str, seen: impl Into<String>, problem: Option<&str>) -> Self {
         Self { what, seen: seen.into(), advice: problem.map(str::to_owned) }
     }
 }
@@ -60,8 +61,13 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
     });
     findings.extend(probe(&*store).await);
     findings.extend(backlog(&store.count().await?));
+    tell(&findings, arguments.json, "the store")
+}
+
+/// Says what was found, and whether all is well, in the exit code too.
+pub(super) fn tell(findings: &[Finding], is_json: bool, of: &str) -> Result<(), Failure> {
     let is_safe = findings.iter().all(|finding| finding.advice.is_none());
-    if arguments.json {
+    if is_json {
         let findings: Vec<_> = findings
             .iter()
             .map(|it| json!({ "what": it.what, "seen": it.seen, "advice": it.advice }))
@@ -69,14 +75,15 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
         output::json(&json!({ "safe": is_safe, "findings": findings }));
     } else {
         let width = findings.iter().map(|it| it.what.len()).fold(WIDTH_MIN, usize::max);
-        for finding in &findings {
+        for finding in findings {
             let mark = if finding.advice.is_some() { "!!" } else { "ok" };
             output::line(&format!("{mark}  {:<width$} {}", finding.what, finding.seen));
             if let Some(advice) = &finding.advice {
                 output::line(&format!("    {:<width$} {advice}", ""));
             }
         }
-        output::line(if is_safe { "the store is safe" } else { "the store needs attention" });
+        let verdict = if is_safe { "is safe" } else { "needs attention" };
+        output::line(&format!("{of} {verdict}"));
     }
     if is_safe { Ok(()) } else { Err(Failure::told()) }
 }
