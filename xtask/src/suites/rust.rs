@@ -9,7 +9,7 @@ pub(super) const FEATURES: &str = "semel/conformance,semel-cli/failpoints,semel-
 
 /// What builds librdkafka, which takes minutes and `make`: the suite `kafka` looks after it, and the
 /// others leave it out.
-const KAFKA_PACKAGES: [&str; 1] = ["semel-kafka"];
+const KAFKA_PACKAGES: [&str; 2] = ["kafka-orders", "semel-kafka"];
 
 /// As [`FEATURES`], for what builds librdkafka.
 const KAFKA_FEATURES: &str = "semel-kafka/conformance,semel-kafka/failpoints,\

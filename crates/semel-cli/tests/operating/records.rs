@@ -177,3 +177,36 @@ fn a_key_is_traced_to_everything_that_was_started_under_it() {
     let absent = site.records(&["trace", "nobody"]);
     assert_eq!(absent.status.code(), Some(1));
 }
+
+#[test]
+fn a_trace_goes_on_in_the_ledger_of_consumers() {
+    use semel_kafka::ledger::{Ledger, Sighting};
+    let site = site();
+    a_chain(&site);
+    let orders = semel::RecordId {
+        tenant: semel::Tenant::single(),
+        operation: semel::Operation::new("orders").unwrap(),
+        key: semel::Key::parse("root").unwrap(),
+    };
+    let id = semel::Key::derived(&orders, "order-placed").as_str().to_owned();
+    let path = site.store().with_file_name("ledger.db");
+    let run = async {
+        let ledger = semel_kafka::SqliteLedger::open(&path).unwrap();
+        let partition = semel_kafka::log::TopicPartition::new("orders", 2);
+        ledger.take("billing", std::slice::from_ref(&partition)).await.unwrap();
+        let mut transaction = ledger.begin().await.unwrap();
+        let window = semel_kafka::Window::endless();
+        let seen = [Sighting { id, partition, timestamp: None }];
+        ledger.remember(&mut transaction, "billing", &window, &seen).await.unwrap();
+        ledger.commit(transaction).await.unwrap();
+    };
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(run);
+    let ledger = super::support::url(&path);
+    let told = site.records_ok(&["trace", "root", "--step", "order-placed", "--ledger", &ledger]);
+    let last = told.lines().last().unwrap();
+    assert!(last.starts_with("└─ order-placed: ") && last.contains("billing  consumed"), "{told}");
+    let absent = site.records(&["trace", "root", "--ledger", "sqlite:/nowhere/ledger.db"]);
+    assert_eq!(absent.status.code(), Some(1));
+    let wrong = site.records(&["trace", "root", "--ledger", "mysql://h"]);
+    assert_eq!(wrong.status.code(), Some(2));
+}

@@ -155,6 +155,23 @@ pub trait OutboxTable: fmt::Debug + Send + Sync + 'static {
     }
 }
 
+/// Looking up an id, for operators.
+pub trait Trail: fmt::Debug + Send + Sync {
+    /// Which groups remember an id. Those whose window has passed are told until they are deleted.
+    fn seen<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Vec<Seen>, Error>>;
+}
+
+/// A group that remembers an id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The group.
+    pub group: String,
+    /// The partition in which the record was.
+    pub partition: TopicPartition,
+    /// The time that counts for the window.
+    pub at: Timestamp,
+}
+
 /// Rows of an outbox that leave together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {

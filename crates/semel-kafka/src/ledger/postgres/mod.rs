@@ -25,8 +25,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_postgres::Pool;
-use semel::{BoxFuture, Clock, Error, ErrorKind, SystemClock};
+use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
+use semel::{BoxFuture, Clock, Error, ErrorKind, SystemClock, Timestamp};
+use tokio_postgres::NoTls;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
@@ -35,9 +36,12 @@ pub use self::transaction::PostgresTransaction;
 use self::fault::Fault;
 use self::link::{Link, Parameters, column};
 use super::bounds::Bounds;
-use super::{Ledger, Move, Owned, Sighting, lost, untaken};
+use super::{Ledger, Move, Owned, Seen, Sighting, Trail, lost, untaken};
 use crate::log::TopicPartition;
 use crate::window::Window;
+
+/// Connections of a pool that nobody sized.
+const POOL_MAX: usize = 8;
 
 /// Ids, positions and the outbox in the caller's own PostgreSQL (14 or newer), in the schema
 /// `semel_kafka`. See [`PostgresLedger::new`].
@@ -62,6 +66,25 @@ impl PostgresLedger {
         Self { link: Link { pool, clock: Arc::new(SystemClock), response_timeout } }
     }
 
+    /// A ledger on a small pool of its own, without TLS: for tools and examples. A program whose
+    /// handlers write rows has a pool and uses [`new`](Self::new).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] when the URL is none.
+    pub fn connect(url: &str) -> Result<Self, Error> {
+        let invalid = |what: &str| {
+            let message = format!("the ledger's URL is refused: {what}");
+            Error::new(ErrorKind::Invalid, message)
+        };
+        let config: tokio_postgres::Config = url
+            .parse()
+            .map_err(|_| invalid("write postgres://user:password@host:port/database"))?;
+        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let manager = Manager::from_config(config, NoTls, recycling);
+        let pool = Pool::builder(manager).max_size(POOL_MAX).build();
+        Ok(Self::new(pool.map_err(|error| invalid(&error.to_string()))?))
+    }
+
     /// How long one call may stay unanswered, and how long to wait for a connection of the pool.
     /// Default: 10 s. It also bounds how long [`take`](Ledger::take) waits for an earlier owner's
     /// transaction.
@@ -82,6 +105,19 @@ impl PostgresLedger {
     fn patience_ms(&self) -> i64 {
         let millis = self.link.response_timeout.as_millis() * 9 / 10;
         i64::try_from(millis).unwrap_or(i64::MAX).clamp(1, i64::from(i32::MAX))
+    }
+
+    async fn seen_now(&self, id: &str) -> Result<Vec<Seen>, Fault> {
+        let sql = "SELECT grp, topic, partition, at FROM semel_kafka.seen WHERE id = $1 \
+                   ORDER BY at, grp";
+        let rows = self.link.call(sql, &[(&id, Type::TEXT)]).await?;
+        let seen = rows.iter().map(|row| {
+            let partition =
+                TopicPartition::new(column::<&str>(row, "topic")?, column(row, "partition")?);
+            let at = u64::try_from(column::<i64>(row, "at")?).unwrap_or_default();
+            Ok(Seen { group: column(row, "grp")?, partition, at: Timestamp::from_millis(at) })
+        });
+        seen.collect()
     }
 
     async fn take_now(
@@ -211,6 +247,12 @@ impl PostgresLedger {
             Some(partition) => Err(lost(group, partition).into()),
             None => Ok(()),
         }
+    }
+}
+
+impl Trail for PostgresLedger {
+    fn seen<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Vec<Seen>, Error>> {
+        Box::pin(async move { self.seen_now(id).await.map_err(Fault::into_error) })
     }
 }
 

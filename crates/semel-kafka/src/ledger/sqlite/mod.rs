@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use rusqlite::Connection;
-use semel::{BoxFuture, Clock, Error, ErrorKind, SystemClock};
+use semel::{BoxFuture, Clock, Error, ErrorKind, SystemClock, Timestamp};
 use tokio::sync::Mutex;
 
 pub use self::transaction::SqliteTransaction;
@@ -30,7 +30,7 @@ pub use self::transaction::SqliteTransaction;
 use self::fault::Fault;
 use self::seat::{Held, Seat};
 use super::bounds::Bounds;
-use super::{Ledger, Move, Owned, Sighting};
+use super::{Ledger, Move, Owned, Seen, Sighting, Trail};
 use crate::log::TopicPartition;
 use crate::window::Window;
 
@@ -105,6 +105,23 @@ impl SqliteLedger {
     ) -> Result<T, Error> {
         let (_, worked) = self.hold().await?.run(move |seat| seat.at_once(work)).await?;
         worked
+    }
+}
+
+impl Trail for SqliteLedger {
+    fn seen<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Vec<Seen>, Error>> {
+        let id = id.to_owned();
+        Box::pin(self.at_once(move |connection| {
+            let select = "SELECT grp, topic, partition, at FROM semel_kafka_seen \
+                          WHERE id = ?1 ORDER BY at, grp";
+            let mut select = connection.prepare_cached(select)?;
+            let seen = select.query_map([id], |row| {
+                let partition = TopicPartition::new(row.get::<_, String>(1)?, row.get(2)?);
+                let at = u64::try_from(row.get::<_, i64>(3)?).unwrap_or_default();
+                Ok(Seen { group: row.get(0)?, partition, at: Timestamp::from_millis(at) })
+            })?;
+            Ok(seen.collect::<rusqlite::Result<_>>()?)
+        }))
     }
 }
 
