@@ -150,6 +150,17 @@ fn a_redis_without_records_is_told_and_not_made_ready() {
 }
 
 #[test]
+fn a_redis_of_another_kind_than_the_url_says_is_told_with_the_right_scheme() {
+    let (Some(cluster), Some(redis)) = (servers::redis_cluster(), servers::redis()) else { return };
+    let as_cluster = redis.url().replace("redis://", "redis-cluster://");
+    for words in [ALL[0], ALL[3]] {
+        let node = &cluster.urls()[1];
+        call_fails(words, node, 2, &["E0101", "a node of a cluster", "write redis-cluster://"]);
+        call_fails(words, &as_cluster, 2, &["E0101", "in no cluster", "write redis://"]);
+    }
+}
+
+#[test]
 fn a_server_that_is_not_there_is_told_within_the_patience_of_the_store() {
     let once_taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = once_taken.local_addr().unwrap().port();

@@ -2,6 +2,7 @@
 
 use std::sync::Once;
 
+use futures_util::future::join_all;
 use redis::cluster::ClusterClient;
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo,
@@ -10,6 +11,7 @@ use redis::{
 use semel::{Error, ErrorKind};
 
 use super::address::{Address, Kind, Login};
+use super::facts;
 use super::fault::Fault;
 use super::link::Wire;
 use super::options::RedisOptions;
@@ -150,9 +152,24 @@ impl Connector {
             builder = builder.certs(certificates.clone());
         }
         let client = builder.build().map_err(|error| misconfigured(&error))?;
-        let connection =
-            client.get_async_connection().await.map_err(|error| unconnected(&error))?;
-        Ok(Wire::Cluster(connection))
+        match client.get_async_connection().await {
+            Ok(connection) => Ok(Wire::Cluster(connection)),
+            Err(error) => Err(self.no_cluster().await.unwrap_or_else(|| unconnected(&error))),
+        }
+    }
+
+    /// Why there is no connection to a cluster, where one of the hosts is none.
+    async fn no_cluster(&self) -> Option<Fault> {
+        let hosts = self.address.hosts.iter();
+        let asked = hosts.map(async |(host, port)| {
+            let client = self.client_of(host, *port, &self.address.login, 0).ok()?;
+            let connection =
+                client.get_multiplexed_async_connection_with_config(&self.config()).await.ok()?;
+            facts::is_no_cluster(connection).await.then_some((host, port))
+        });
+        let (host, port) = join_all(asked).await.into_iter().flatten().next()?;
+        let what = format!("{host}:{port} is in no cluster; write redis://{host}:{port}");
+        Some(Fault::lasting(ErrorKind::Settings, what))
     }
 
     fn client_of(

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use redis::aio::MultiplexedConnection;
 use redis::cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo, SingleNodeRoutingInfo};
 use redis::{Cmd, RedisError, Value};
 use semel::ErrorKind;
@@ -54,6 +55,8 @@ pub struct RedisNode {
     pub memory_bytes_max: Option<u64>,
     /// Keys that it threw away because its memory was full, since it was started.
     pub evicted_keys: u64,
+    /// Whether it is one of a cluster's nodes.
+    pub(super) is_of_cluster: bool,
 }
 
 impl RedisFacts {
@@ -69,6 +72,12 @@ impl RedisFacts {
 pub(super) async fn admit(wire: &mut Wire, allow_eviction: bool) -> Result<RedisFacts, Fault> {
     let facts = gather(wire).await.map_err(|error| Fault::of(&error).of_a_question())?;
     for node in &facts.nodes {
+        // Even one that has all slots: it refuses calls about several keys.
+        if node.is_of_cluster && matches!(wire, Wire::Single(_)) {
+            let what = "this server is a node of a cluster, and has only some of the keys; write \
+                        redis-cluster://host:port,…";
+            return Err(Fault::lasting(ErrorKind::Settings, what));
+        }
         let major = node.version.split('.').next().and_then(|major| major.parse::<u64>().ok());
         if major.is_none_or(|major| major < MAJOR_MIN) {
             let (product, version) = (&node.product, &node.version);
@@ -163,6 +172,7 @@ fn node(
         memory_bytes: number("used_memory"),
         memory_bytes_max: Some(number("maxmemory")).filter(|max| *max > 0),
         evicted_keys: number("evicted_keys"),
+        is_of_cluster: number("cluster_enabled") == 1,
     }
 }
 
@@ -206,6 +216,14 @@ impl Wire {
         };
         answer.extract_error()
     }
+}
+
+/// Whether a server, asked alone, says that it is in no cluster.
+pub(super) async fn is_no_cluster(connection: MultiplexedConnection) -> bool {
+    let mut question = redis::cmd("INFO");
+    question.arg("cluster");
+    let answer = Wire::Single(connection).ask(&question).await;
+    answer.is_ok_and(|info| lines(&info).get("cluster_enabled").is_some_and(|it| it == "0"))
 }
 
 /// The lines of an answer of the form `name:value`.

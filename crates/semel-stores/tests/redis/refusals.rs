@@ -138,6 +138,31 @@ fn a_replica_is_refused() {
     });
 }
 
+#[test]
+fn a_node_of_a_cluster_is_refused_as_a_single_server_and_the_other_way_round() {
+    block_on(async {
+        if skips(RedisCluster::missing()) {
+            return;
+        }
+        let cluster = RedisCluster::start().unwrap();
+        for url in cluster.urls() {
+            let (kind, message) = refused(&url, RedisOptions::default()).await;
+            assert_eq!(kind, ErrorKind::Settings);
+            assert!(message.contains("node of a cluster"), "{message}");
+            assert!(message.contains("redis-cluster://"), "{message}");
+        }
+        let Some(url) = url() else { return };
+        let as_cluster = url.replace("redis://", "redis-cluster://");
+        let beside_nobody = format!("redis-cluster://127.0.0.1:1,{}", &url[8..]);
+        for wrong in [as_cluster, beside_nobody] {
+            let (kind, message) = refused(&wrong, RedisOptions::default()).await;
+            assert_eq!(kind, ErrorKind::Settings, "{message}");
+            assert!(message.contains("in no cluster"), "{message}");
+            assert!(message.contains(&format!("write {url}")), "{message}");
+        }
+    });
+}
+
 /// A server that answers every question with this `INFO`.
 fn pretends(info: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
