@@ -44,7 +44,8 @@ pub struct Settings {
     /// After so many leases lost in a row the record is held instead of run again. Default 3.
     pub lost_leases_max: u32,
     /// How long to keep trying to claim or to store an outcome while the store cannot be reached.
-    /// Default 5 s.
+    /// Nothing cuts an attempt off, and no claim begins another one that would not fit. Default
+    /// 5 s.
     pub store_patience: Duration,
     /// Refuse an unknown key that says it is older than the retention (UUID version 7), because
     /// its record may have expired. Default: yes.

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use semel::{
-    Answer, Context, Effect, Ending, Error, ErrorKind, Event, Executed, Failure, Guard, Key,
+    Answer, Clock, Context, Effect, Ending, Error, ErrorKind, Event, Executed, Failure, Guard, Key,
     OnUnknown, Outcome, Settings, StepFailure, Store, Tenant, Verdict, Wait,
 };
 use support::{Bench, Fault, HOLD, RETRY, Task, fingerprint, settle, start};
@@ -375,6 +375,23 @@ fn a_store_that_is_down_runs_nothing_and_says_so() {
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         assert!(error.is_retryable() && !error.outcome_unknown());
         assert_eq!(effects.load(Ordering::SeqCst), 0);
+    }
+}
+
+#[test]
+fn a_claim_ends_with_the_patience_or_with_its_first_attempt() {
+    let patience = Settings::default().store_patience;
+    for (attempt, attempts) in [(0, 3), (1_000, 3), (2_000, 2), (2_500, 1), (4_990, 1), (7_000, 1)]
+    {
+        let bench = Bench::new();
+        let attempt = Duration::from_millis(attempt);
+        bench.store.fail("claim", Fault::Slow(attempt), usize::MAX);
+        let before = bench.clock.now();
+        let error = count(&bench.guard(HOLD), &Arc::default()).finish_at(&bench).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert_eq!(bench.store.calls("claim"), attempts, "{attempt:?}");
+        let took = bench.clock.now().since(before);
+        assert!(took <= patience.max(attempt), "{attempt:?}: {took:?}");
     }
 }
 

@@ -32,8 +32,8 @@ use crate::scope::{Operation, RecordId, Tenant};
 use crate::settings::{Settings, Wait};
 use crate::store::{ClaimRequest, Claimed, Store};
 
-/// How often one claim is sent before the store counts as unreachable, within
-/// [`Settings::store_patience`]. Each attempt carries the same nonce, so an attempt whose answer
+/// How often one claim is sent before the store counts as unreachable, as long as one attempt more
+/// fits into [`Settings::store_patience`]. Each attempt carries the same nonce, so an attempt whose answer
 /// was lost does not stand in the way of the next.
 const CLAIM_ATTEMPTS: u32 = 3;
 
@@ -271,22 +271,23 @@ impl Shared {
         let started = self.clock.now();
         let mut attempt = 1;
         loop {
-            let claimed = self.store.claim(request).await;
-            let again = attempt < CLAIM_ATTEMPTS
-                && self.clock.now().since(started) < self.settings.store_patience;
-            match claimed {
-                Err(error) if again && error.is_retryable() => {
-                    self.observer.event(&Event::StoreError { kind: error.kind() });
-                    self.clock.sleep(self.look_pause(attempt)).await;
-                    attempt += 1;
-                }
-                Err(error) => {
-                    self.observer.event(&Event::StoreError { kind: error.kind() });
-                    // The claim itself may be there, but no handler has run under it.
-                    return Err(error.with_nothing_executed());
-                }
-                Ok(claimed) => return Ok(claimed),
+            let begun = self.clock.now();
+            let error = match self.store.claim(request).await {
+                Err(error) => error,
+                claimed => return claimed,
+            };
+            self.observer.event(&Event::StoreError { kind: error.kind() });
+            let (now, pause) = (self.clock.now(), self.look_pause(attempt));
+            // A store on a server has a patience of its own, so an attempt may use up all there
+            // is. The next one is taken to need as long as this one did.
+            let next_end = now.since(started) + pause + now.since(begun);
+            let again = attempt < CLAIM_ATTEMPTS && next_end < self.settings.store_patience;
+            if !again || !error.is_retryable() {
+                // The claim itself may be there, but no handler has run under it.
+                return Err(error.with_nothing_executed());
             }
+            self.clock.sleep(pause).await;
+            attempt += 1;
         }
     }
 

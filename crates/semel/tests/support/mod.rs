@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use semel::store::{ClaimRequest, Claimed, Completion, Release, Renewal};
 use semel::{
-    BoxFuture, Capabilities, Effect, Error, ErrorKind, Event, Fingerprint, FingerprintKey, Guard,
-    GuardBuilder, ManualClock, MemoryStore, OnUnknown, Operation, Record, RecordId, Store,
+    BoxFuture, Capabilities, Clock, Effect, Error, ErrorKind, Event, Fingerprint, FingerprintKey,
+    Guard, GuardBuilder, ManualClock, MemoryStore, OnUnknown, Operation, Record, RecordId, Store,
     Timestamp,
 };
 
@@ -33,8 +33,8 @@ impl Bench {
     pub(crate) fn new() -> Self {
         let clock = ManualClock::new();
         let memory = MemoryStore::with_clock(Arc::new(clock.clone()));
-        let store =
-            FaultyStore { inner: memory, faults: Mutex::default(), calls: Mutex::default() };
+        let (faults, calls) = (Mutex::default(), Mutex::default());
+        let store = FaultyStore { inner: memory, clock: clock.clone(), faults, calls };
         Self { clock, store: Arc::new(store), gate: Gate::default(), events: Arc::default() }
     }
 
@@ -133,12 +133,15 @@ pub(crate) enum Fault {
     AnswerLost,
     /// It did not happen.
     Down,
+    /// It did not happen, and it took this long to find out.
+    Slow(Duration),
 }
 
 /// A memory store that fails on command and counts its calls.
 #[derive(Debug)]
 pub(crate) struct FaultyStore {
     inner: MemoryStore,
+    clock: ManualClock,
     faults: Mutex<HashMap<&'static str, (Fault, usize)>>,
     calls: Mutex<HashMap<&'static str, usize>>,
 }
@@ -174,6 +177,10 @@ impl FaultyStore {
         match fault {
             None => call.await,
             Some(Fault::Down) => Err(error),
+            Some(Fault::Slow(took)) => {
+                self.clock.sleep(took).await;
+                Err(error)
+            }
             Some(Fault::AnswerLost) => {
                 drop(call.await);
                 Err(error.with_outcome_unknown())
