@@ -7,8 +7,8 @@ use crate::{process, tidy};
 /// the named points at which crash tests kill the process, and transactions of sqlx.
 pub(super) const FEATURES: &str = "semel/conformance,semel-cli/failpoints,semel-stores/sqlx";
 
-/// What builds librdkafka, which takes minutes and `make`: the suite `kafka` looks after it, and the
-/// others leave it out.
+/// What builds librdkafka, which takes minutes and `make`: the suite `kafka` looks after it, and
+/// the others leave it out.
 const KAFKA_PACKAGES: [&str; 2] = ["kafka-orders", "semel-kafka"];
 
 /// As [`FEATURES`], for what builds librdkafka.

@@ -3,9 +3,10 @@
 //! record, one invoice.
 //!
 //! ```console
-//! $ cargo run -p kafka-orders --bin shop -- --brokers 127.0.0.1:9092 --db shop.db --listen 127.0.0.1:8080
+//! $ cargo run -p kafka-orders --bin shop -- --brokers 127.0.0.1:9092 --listen 127.0.0.1:8080
 //! $ curl -i -H 'Idempotency-Key: "17"' --json '{"item":"book"}' http://127.0.0.1:8080/orders
-//! $ semel records trace 17 --store sqlite:shop.db --ledger sqlite:shop.db --step order-placed
+//! $ semel records trace 17 --step order-placed \
+//!     --store sqlite:billing.db --ledger sqlite:billing.db
 //! ```
 
 use std::sync::Arc;
