@@ -1,4 +1,33 @@
 //! The Kafka door of semel: consumers and producers whose effects happen once.
+//!
+//! A broker delivers a record again after every crash, rebalance and time-out between an effect
+//! and the commit of its position, and a producer that retries writes it again. Kafka's own
+//! exactly-once settings cover what is in Kafka and know nothing of a business id. What can be
+//! promised beyond that depends on where the effect is, so each place has a type:
+//!
+//! | type | the effect is | promise |
+//! |---|---|---|
+//! | [`Inbox`] | rows in a database, PostgreSQL or SQLite | exactly once for each id, in the order of each partition |
+//! | [`Transform`] | records in Kafka | the outputs of each record exactly once, in order, for readers of committed records |
+//! | [`Guarded`] | anywhere else | that of the guard's [`Effect`](semel::Effect), in the order of each key |
+//!
+//! # From here
+//!
+//! - [`Identity`] says where a record's id is, and [`Window`] for how long an `Inbox` remembers it.
+//! - [`Poison`] says what becomes of a record that cannot be handled. It is a required choice.
+//! - [`ConsumerOptions`] holds every bound with its default and reason.
+//! - [`outbox`] takes records from a database into the log, exactly once.
+//! - [`log`] and [`ledger`] are the contracts with a log and a database, for adapters of your own;
+//!   `conformance` (feature) is the program that a log must pass.
+//! - [`TestLog`] is a log in the process for tests: Kafka's semantics, and it fails when told to.
+//!
+//! # Features
+//!
+//! - `rdkafka` (default): `KafkaLog`, which is Apache Kafka through librdkafka. Needs a C compiler
+//!   and make, and minutes.
+//! - `postgres`, `sqlite`: `PostgresLedger`, `SqliteLedger`.
+//! - `conformance`: the program that every log passes.
+//! - `failpoints`: named points at which tests stop or kill the process.
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
