@@ -15,7 +15,7 @@ const TRANSACTION: Duration = Duration::from_secs(60);
 /// Where Kafka keeps what: the topic, the settings from which it is made, and what is lost with it.
 const OWN: [Own; 2] = [
     Own {
-        what: "positions",
+        what: "offsets topic",
         topic: "__consumer_offsets",
         factor: "offsets.topic.replication.factor",
         in_sync: None,
@@ -196,8 +196,8 @@ mod tests {
         assert!(advice(&findings, "transaction log").unwrap().contains("min.insync.replicas"));
         // This one is made, so it counts as it is.
         let mut facts = broken("offsets.topic.replication.factor", "1");
-        assert_eq!(advice(&judged(&facts), "positions"), None);
+        assert_eq!(advice(&judged(&facts), "offsets topic"), None);
         facts.own_topics[0].partitions[0].replicas = 1;
-        assert!(advice(&judged(&facts), "positions").unwrap().contains("__consumer_offsets"));
+        assert!(advice(&judged(&facts), "offsets topic").unwrap().contains("__consumer_offsets"));
     }
 }

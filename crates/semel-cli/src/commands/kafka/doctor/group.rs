@@ -103,8 +103,9 @@ fn offsets_retention(facts: &KafkaFacts, wish: &Wish<'_>) -> Option<Finding> {
     let longest = uncovered.max_by_key(|time| time.unwrap_or(Duration::MAX));
     let problem = longest.map(|time| {
         format!(
-            "a group without members for so long begins at the first record again, and records \
-             are kept {}; raise offsets.retention.minutes, or make the window as long",
+            "a group without members for so long begins anew, and records are kept {}: all of \
+             them run again (with auto.offset.reset=latest they are skipped instead); raise \
+             offsets.retention.minutes, or make the window as long",
             kept(time)
         )
     });
