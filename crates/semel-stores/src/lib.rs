@@ -11,6 +11,8 @@
 
 #[cfg(any(feature = "postgres", feature = "redis"))]
 mod coalesce;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod parameter;
 #[cfg(feature = "replay-cache")]
 mod replays;
 mod url;

@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use super::calls::{ALL, call, call_fails};
 use super::servers;
-use super::support::{PATIENCE, Site, until};
+use super::support::logged::Logged;
+use super::support::{PATIENCE, Site, proxy_command, until};
 
 /// Exit code, the answer to "is it safe?", and what has an advice with it. Where only the machine
 /// is busy it is asked again.
@@ -119,6 +120,20 @@ fn a_redis_that_evicts_is_found_and_no_proxy_starts_on_it() {
     call_fails(ALL[3], &url, 2, &["E0101", "`maxmemory-policy` is `allkeys-lru`", "noeviction"]);
     heal(&redis, advice);
     assert_eq!(doctor(&url), (Some(0), true, Vec::new()));
+}
+
+#[test]
+fn a_url_may_accept_eviction_which_is_logged_and_still_found() {
+    let Some(redis) = servers::redis_with(&[("maxmemory-policy", "allkeys-lru")]) else { return };
+    call_fails(ALL[3], &redis.url(), 2, &["E0101", "`allow_eviction=true` in the store URL"]);
+    let url = format!("{}?allow_eviction=true", redis.url());
+    let site = Site::on(&url);
+    let proxy = Logged::start(proxy_command(&site, &[]));
+    let log = proxy.log();
+    assert!(log.contains("WARN") && log.contains("may evict records"), "{log}");
+    let (exit, is_safe, advised) = doctor(&url);
+    assert_eq!((exit, is_safe, advised.len()), (Some(1), false, 1), "{advised:?}");
+    assert_eq!(advised[0].0, "maxmemory-policy");
 }
 
 #[test]

@@ -23,7 +23,8 @@ fn urls_of_all_stores_are_fine_without_their_servers() {
         "redis://cache.internal",
         "redis://:hunter2@cache.internal:6380/2",
         "rediss://semel:hunter2@cache.internal",
-        "redis-cluster://a:1,b:2,c:3",
+        "redis-cluster://a:1,b:2,c:3?patience=700ms&response_timeout=1s",
+        "redis://cache.internal?prefix=shop:&allow_eviction=true",
         "redis-sentinel://:hunter2@a,b,c/main",
     ] {
         assert_eq!(checked(url), (Some(0), "semel.toml is fine\n".to_owned()), "{url}");
@@ -40,6 +41,8 @@ fn a_url_that_breaks_a_rule_is_refused_with_the_rule_and_without_its_password() 
         ("redis://:hunter2@a,b", "redis-cluster://"),
         ("redis://:hunter2@a/first", "is no number"),
         ("redis-cluster://:hunter2@a/1", "database 0"),
+        ("redis://:hunter2@a?prefix=a*b", "1 to 64"),
+        ("redis://:hunter2@a?patience=soon", "`patience`"),
         ("redis-sentinel://:hunter2@a", "mymaster"),
         ("mongodb://semel:hunter2@db", "`mongodb:` is not known"),
     ] {

@@ -11,6 +11,7 @@ use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode};
 
 use super::tls::Trust;
+use crate::parameter::{self, ENCODE, TIME};
 
 /// Where the server is and how to speak to it.
 pub(super) struct Address {
@@ -66,10 +67,6 @@ impl Address {
         Ok(Self { config, trust, own, place })
     }
 }
-
-/// The way out where the login may be the cause.
-const ENCODE: &str = "special characters in the login are percent-encoded: %40 for `@`, %3F for \
-                      `?`, %26 for `&`, %23 for `#`, %2F for `/`, %3A for `:`, %25 for `%`";
 
 /// What only we understand.
 const OWN: [&str; 9] = [
@@ -169,14 +166,7 @@ fn count(name: &str, text: &str, range: RangeInclusive<usize>) -> Result<usize, 
 }
 
 fn time(name: &str, text: &str) -> Result<Duration, Error> {
-    let parsed = match text.strip_suffix("ms") {
-        Some(millis) => millis.parse().map(Duration::from_millis),
-        None => text.strip_suffix('s').unwrap_or(text).parse().map(Duration::from_secs),
-    };
-    let fits = |time: &Duration| !time.is_zero() && *time <= Duration::from_secs(3600);
-    parsed.ok().filter(fits).ok_or_else(|| {
-        invalid(&format!("`{name}` must be a time such as 500ms or 5s, at most an hour"))
-    })
+    parameter::time(text).ok_or_else(|| invalid(&format!("`{name}` must be {TIME}")))
 }
 
 fn place(config: &Config) -> String {

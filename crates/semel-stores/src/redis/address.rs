@@ -2,12 +2,12 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use semel::{Error, ErrorKind};
 
-/// The way out where the login may be the cause.
-const ENCODE: &str = "special characters in the login are percent-encoded: %40 for `@`, %3F for \
-                      `?`, %26 for `&`, %23 for `#`, %2F for `/`, %3A for `:`, %25 for `%`";
+use super::names::Names;
+use crate::parameter::{self, ENCODE, TIME};
 
 /// Where the records are, parsed from a URL.
 #[derive(Clone)]
@@ -17,6 +17,16 @@ pub(super) struct Address {
     pub(super) database: i64,
     pub(super) login: Login,
     pub(super) tls: Option<Tls>,
+    pub(super) wishes: Wishes,
+}
+
+/// What the URL says about the store; it goes before the options.
+#[derive(Clone, Default)]
+pub(super) struct Wishes {
+    pub(super) allow_eviction: bool,
+    pub(super) patience: Option<Duration>,
+    pub(super) prefix: Option<String>,
+    pub(super) response_timeout: Option<Duration>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,7 +104,8 @@ impl Address {
             }
             _ => (Kind::Single, parse_database(path)?),
         };
-        Ok(Self { kind, hosts, database, login, tls: parameters.tls })
+        let Parameters { tls, wishes, .. } = parameters;
+        Ok(Self { kind, hosts, database, login, tls, wishes })
     }
 }
 
@@ -154,11 +165,13 @@ impl fmt::Debug for Login {
 struct Parameters {
     tls: Option<Tls>,
     sentinel: Login,
+    wishes: Wishes,
 }
 
 impl Parameters {
     fn parse(query: &str, is_tls: bool) -> Result<Self, Error> {
         let (mut tls, mut sentinel) = (Tls { ca: None, insecure: false }, Login::default());
+        let mut wishes = Wishes::default();
         for parameter in query.split('&').filter(|it| !it.is_empty()) {
             let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
             match (name, value) {
@@ -175,10 +188,19 @@ impl Parameters {
                 ("insecure", "false") => tls.insecure = false,
                 ("sentinel_user", user) => sentinel.user = Some(decode(user)?),
                 ("sentinel_password", password) => sentinel.password = Some(decode(password)?),
+                ("allow_eviction", "true") => wishes.allow_eviction = true,
+                ("allow_eviction", "false") => wishes.allow_eviction = false,
+                ("patience", text) => wishes.patience = Some(time(name, text)?),
+                ("prefix", prefix) => {
+                    let prefix = decode(prefix)?;
+                    Names::new(&prefix)?;
+                    wishes.prefix = Some(prefix);
+                }
+                ("response_timeout", text) => wishes.response_timeout = Some(time(name, text)?),
                 _ => return Err(unknown(name, query)),
             }
         }
-        Ok(Self { tls: is_tls.then_some(tls), sentinel })
+        Ok(Self { tls: is_tls.then_some(tls), sentinel, wishes })
     }
 }
 
@@ -191,9 +213,15 @@ fn unknown(name: &str, query: &str) -> Error {
         (format!("parameter `{}`", name.escape_debug()), String::new())
     };
     invalid(format!(
-        "{shown} of the store URL is unknown or lacks its value; known are ca=PATH, \
-         insecure=true, sentinel_user and sentinel_password{way_out}"
+        "{shown} of the store URL is unknown or lacks its value; known are allow_eviction=true, \
+         ca=PATH, insecure=true, patience=5s, prefix=semel:, response_timeout=2s, sentinel_user \
+         and sentinel_password{way_out}"
     ))
+}
+
+fn time(name: &str, text: &str) -> Result<Duration, Error> {
+    parameter::time(text)
+        .ok_or_else(|| invalid(format!("`{name}` of the store URL must be {TIME}")))
 }
 
 fn scheme_of(scheme: &str) -> Result<(&'static str, bool), Error> {
@@ -290,6 +318,13 @@ mod tests {
         assert_eq!(tls.login.user, None);
         assert_eq!(tls.tls.unwrap().ca.unwrap(), Path::new("/etc/ca.pem"));
 
+        let url = "redis://h?allow_eviction=true&patience=700ms&prefix=a:b&response_timeout=1s";
+        let Wishes { allow_eviction, patience, prefix, response_timeout } =
+            Address::parse(url).unwrap().wishes;
+        assert_eq!((allow_eviction, prefix.as_deref()), (true, Some("a:b")));
+        assert_eq!(patience, Some(Duration::from_millis(700)));
+        assert_eq!(response_timeout, Some(Duration::from_secs(1)));
+
         let cluster = Address::parse("rediss-cluster://a:1,[::1]:2?insecure=true").unwrap();
         assert_eq!(cluster.kind, Kind::Cluster);
         assert_eq!(cluster.hosts, [("a".to_owned(), 1), ("::1".to_owned(), 2)]);
@@ -301,6 +336,13 @@ mod tests {
         assert_eq!(sentinel.database, 2);
         let Kind::Sentinel { master, login } = sentinel.kind else { panic!("a Sentinel") };
         assert_eq!((master.as_str(), login.password.as_deref()), ("main", Some("y")));
+    }
+
+    #[test]
+    fn a_prefix_that_breaks_its_rule_is_refused() {
+        let error = Address::parse("redis://h?prefix=a%7Bb").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Settings);
+        assert!(error.to_string().contains("1 to 64"), "{error}");
     }
 
     #[test]
@@ -365,6 +407,9 @@ mod tests {
             ("redis://h?ca=/x", "rediss://"),
             ("rediss://h?insecure=hunter2", "insecure"),
             ("rediss://h?pasword=hunter2", "pasword"),
+            ("redis://h?patience=hunter2", "500ms or 5s"),
+            ("redis://h?response_timeout=0s", "`response_timeout`"),
+            ("redis://h?allow_eviction=hunter2", "allow_eviction=true"),
         ] {
             let error = Address::parse(url).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Invalid, "{url}");

@@ -60,11 +60,29 @@ pub struct RedisNode {
 }
 
 impl RedisFacts {
+    /// Nobody who accepts the loss should forget it.
+    pub(super) fn warn_of_eviction(&self, server: &str) {
+        for node in self.nodes.iter().filter(|node| node.evicts()) {
+            let (address, policy) = (&node.address, &node.eviction_policy);
+            tracing::warn!(
+                "the store at {server} may evict records (`maxmemory-policy` is `{policy}` \
+                 {address}), which `allow_eviction` accepts: an evicted operation is forgotten, \
+                 and its retry runs again"
+            );
+        }
+    }
+
     /// Whether an acknowledged write is on the disk of every primary.
     pub(super) fn is_durable(&self) -> bool {
         let is_synced =
             |node: &RedisNode| node.append_only && node.append_sync.as_deref() == Some("always");
         !self.nodes.is_empty() && self.nodes.iter().all(is_synced)
+    }
+}
+
+impl RedisNode {
+    fn evicts(&self) -> bool {
+        self.eviction_policy != "noeviction"
     }
 }
 
@@ -92,12 +110,13 @@ pub(super) async fn admit(wire: &mut Wire, allow_eviction: bool) -> Result<Redis
                         primary, or a redis-sentinel:// URL that finds it";
             return Err(Fault::unreachable(what));
         }
-        if node.eviction_policy != "noeviction" && !allow_eviction {
+        if node.evicts() && !allow_eviction {
             let policy = &node.eviction_policy;
             let what = format!(
                 "`maxmemory-policy` is `{policy}`: a full server would forget operations, and \
                  their retries would run again; set it to `noeviction`, or use a server of its \
-                 own for the records, or accept the loss with `allow_eviction`"
+                 own for the records, or accept the loss with `allow_eviction=true` in the store \
+                 URL"
             );
             return Err(Fault::lasting(ErrorKind::Settings, what));
         }

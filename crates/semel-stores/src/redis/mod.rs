@@ -47,6 +47,9 @@
 //! Special characters of a user or a password are percent-encoded: `%40` for `@`, `%3F` for `?`,
 //! `%2F` for `/`, `%3A` for `:`, `%25` for `%`.
 //!
+//! `?prefix=…`, `?patience=…` and `?response_timeout=…` (`500ms`, `5s`) and `?allow_eviction=true`
+//! are those of [`RedisOptions`].
+//!
 //! A cluster is asked for each operation alone, because a call must stay within one slot; calls
 //! to its nodes are pipelined. While a slot moves to another node, operations on its records wait
 //! for the move.
@@ -116,7 +119,6 @@ use self::address::Address;
 use self::changed::Waiters;
 use self::lane::Lane;
 use self::link::Link;
-use self::meta::Meta;
 use self::names::Names;
 use self::within::within;
 
@@ -144,6 +146,7 @@ pub struct RedisStore {
 
 impl RedisStore {
     /// Connects to the server, the cluster or what Sentinel looks after; see [the URLs](self#urls).
+    /// Parameters of the URL go before these options.
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] for a URL that cannot be read; [`ErrorKind::Settings`] for a server
@@ -156,10 +159,9 @@ impl RedisStore {
             let message = "a Redis store is opened inside a tokio runtime; none is running here";
             Error::new(ErrorKind::Settings, message)
         })?;
-        let names = Names::new(&options.prefix)?;
-        let meta = Meta::new(&names, options.create)?;
-        let link = Arc::new(Link::new(Address::parse(url)?, meta, &options)?);
+        let (options, names, link) = options.link(url)?;
         let facts = link.facts().await?;
+        facts.warn_of_eviction(link.server());
         let mut capabilities = Capabilities::none().shared();
         if facts.is_durable() {
             capabilities = capabilities.durable();

@@ -7,6 +7,10 @@ use std::time::Duration;
 use semel::{Clock, Error, SystemClock};
 
 use super::RedisStore;
+use super::address::Address;
+use super::link::Link;
+use super::meta::Meta;
+use super::names::Names;
 
 /// How a [`RedisStore`] is opened. Every number is a bound.
 #[derive(Clone, Debug)]
@@ -121,6 +125,20 @@ impl RedisOptions {
     pub fn clock_offset(mut self, clock_offset: Arc<AtomicI64>) -> Self {
         self.clock_offset = clock_offset;
         self
+    }
+
+    /// The way to the server of a URL, and these options with what the URL says.
+    pub(super) fn link(mut self, url: &str) -> Result<(Self, Names, Arc<Link>), Error> {
+        let address = Address::parse(url)?;
+        let wishes = address.wishes.clone();
+        self.allow_eviction |= wishes.allow_eviction;
+        self.patience = wishes.patience.unwrap_or(self.patience);
+        self.prefix = wishes.prefix.unwrap_or(self.prefix);
+        self.response_timeout = wishes.response_timeout.unwrap_or(self.response_timeout);
+        let names = Names::new(&self.prefix)?;
+        let meta = Meta::new(&names, self.create)?;
+        let link = Arc::new(Link::new(address, meta, &self)?);
+        Ok((self, names, link))
     }
 
     /// Connects to the server, the cluster or what Sentinel looks after.

@@ -28,11 +28,13 @@ fn a_server_that_evicts_is_refused_unless_that_is_accepted() {
         let server = Redis::with(&[("maxmemory-policy", "volatile-ttl")]).unwrap();
         let (kind, message) = refused(&server.url(), RedisOptions::default()).await;
         assert_eq!(kind, ErrorKind::Settings);
-        for part in ["maxmemory-policy", "volatile-ttl", "noeviction", "allow_eviction"] {
+        for part in ["maxmemory-policy", "volatile-ttl", "noeviction", "allow_eviction=true"] {
             assert!(message.contains(part), "{message}");
         }
         let options = RedisOptions::default().allow_eviction(true);
         options.connect(&server.url()).await.unwrap();
+        let accepted = format!("{}?allow_eviction=true", server.url());
+        RedisOptions::default().connect(&accepted).await.unwrap();
     });
 }
 
@@ -207,6 +209,31 @@ fn nothing_is_made_where_one_only_wants_to_look() {
         options.clone().create(true).connect(&url).await.unwrap();
         options.connect(&url).await.unwrap();
     });
+}
+
+#[test]
+fn the_prefix_of_a_url_keeps_two_applications_apart() {
+    block_on(async {
+        let Some(url) = url() else { return };
+        let of = |prefix: &str| format!("{url}?prefix={prefix}");
+        let (one, other) = (of(&prefix()), of(&prefix()));
+        let open = async |url: &str| RedisOptions::default().connect(url).await.unwrap();
+        finish(&open(&one).await, "k", "one").await;
+        finish(&open(&other).await, "k", "other").await;
+        assert_eq!(answer(&open(&one).await, "k").await, "one");
+        let (_, message) = refused(&of(&prefix()), at_once().create(false)).await;
+        assert!(message.contains("`t"), "{message}");
+    });
+}
+
+#[test]
+fn the_patience_of_a_url_goes_before_that_of_the_options() {
+    let url = "redis://127.0.0.1:1?patience=1ms&response_timeout=1s";
+    let clock = semel::ManualClock::new();
+    // On a clock that stands still only a patience shorter than the first pause ends.
+    let options = RedisOptions::default().clock(std::sync::Arc::new(clock));
+    let (kind, message) = block_on(refused(url, options));
+    assert_eq!(kind, ErrorKind::Unavailable, "{message}");
 }
 
 #[test]
