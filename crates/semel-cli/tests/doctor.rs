@@ -57,7 +57,7 @@ fn a_held_record_is_the_only_finding_with_an_advice_in_json() {
     assert_eq!(told["safe"], false);
     for finding in told["findings"].as_array().unwrap() {
         let names: Vec<_> = finding.as_object().unwrap().keys().collect();
-        assert_eq!(names, ["advice", "seen", "what"]);
+        assert_eq!(names, ["advice", "seen", "warning", "what"]);
         assert_eq!(finding["advice"].is_null(), finding["what"] != "held", "{finding}");
     }
     let way_out = advice(&told, "held").as_str().unwrap();

@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::time::Instant;
 
+use semel_testkit::servers::{RedisSentinel, skips};
 use serde_json::Value;
 
 use super::calls::{ALL, call, call_fails};
@@ -103,6 +104,50 @@ fn a_standby_is_found_and_the_primary_asked_for() {
     let of = |what: &str| &advised.iter().find(|(it, _)| it == what).unwrap().1;
     assert!(of("role").contains("name the primary"), "{advised:?}");
     assert!(of("durable write").contains("read-only"), "{advised:?}");
+}
+
+/// The findings with a warning, and how a text for people ends.
+fn warned(url: &str) -> (Vec<(String, String)>, String) {
+    let told: Value = serde_json::from_str(&call(&["doctor", "--json"], url).1).unwrap();
+    let found = told["findings"].as_array().unwrap().iter();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let warned = found.filter(|it| !it["warning"].is_null());
+    let warned = warned.map(|it| (text(&it["what"]), text(&it["warning"]))).collect();
+    let (_, said, _) = call(&["doctor"], url);
+    (warned, said.lines().last().unwrap().to_owned())
+}
+
+#[test]
+fn replicas_that_no_commit_waits_for_are_a_warning() {
+    let Some(primary) = servers::own_postgres(&[]) else { return };
+    assert_eq!(warned(&primary.url()).0, []);
+    let standby = primary.replica().unwrap();
+    standby.catch_up(&primary).unwrap();
+    assert_eq!(doctor(&primary.url()), (Some(0), true, Vec::new()));
+    let (warned_of, end) = warned(&primary.url());
+    assert_eq!((warned_of.len(), warned_of[0].0.as_str()), (1, "standbys"));
+    assert!(warned_of[0].1.contains("synchronous_standby_names"), "{warned_of:?}");
+    assert!(end.starts_with("the store is safe, but"), "{end}");
+    primary.sql("ALTER SYSTEM SET synchronous_standby_names = '*'").unwrap();
+    primary.sql("SELECT pg_reload_conf()").unwrap();
+    until("commits wait for the standby", || warned(&primary.url()).0.is_empty());
+    assert!(call(&["doctor"], &primary.url()).1.contains("1, commits wait for them"));
+}
+
+#[test]
+fn a_failover_that_forgets_is_a_warning_on_redis() {
+    if skips(RedisSentinel::missing()) {
+        return;
+    }
+    let pair = RedisSentinel::start().unwrap();
+    drop(Site::on(&pair.url()).proxy_with(&[]));
+    for url in [&pair.url(), &pair.urls()[pair.primary()]] {
+        assert_eq!(doctor(url), (Some(0), true, Vec::new()));
+        let (warned_of, _) = warned(url);
+        assert_eq!((warned_of.len(), warned_of[0].0.as_str()), (1, "replicas"));
+        let told = &warned_of[0].1;
+        assert!(told.contains("failover") && told.contains("`keyed`"), "{told}");
+    }
 }
 
 #[test]

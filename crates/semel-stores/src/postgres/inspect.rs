@@ -223,6 +223,8 @@ pub struct Facts {
     pub settings: Vec<(&'static str, String)>,
     /// Whether the server is a standby, which cannot be written.
     pub is_standby: bool,
+    /// Standbys that are connected.
+    pub standbys: u64,
     /// Whether the connection is encrypted.
     pub is_encrypted: bool,
     /// How far the server's clock is ahead of ours, in milliseconds.
@@ -253,6 +255,9 @@ const FACTS: &str = "SELECT
     array(SELECT current_setting(name, true) FROM unnest($1) WITH ORDINALITY AS s (name, place)
         ORDER BY place) AS settings,
     pg_is_in_recovery() AS is_standby,
+    (SELECT count(*) FROM pg_stat_replication AS r
+        WHERE coalesce(r.state, '') <> 'backup' AND NOT EXISTS (SELECT FROM pg_replication_slots
+            AS s WHERE s.active_pid = r.pid AND s.slot_type = 'logical')) AS standbys,
     coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false) AS is_encrypted,
     semel.clock() AS now,
     (SELECT count(*) FROM pg_stat_activity) AS used,
@@ -294,6 +299,7 @@ impl PostgresStore {
                 schema_version: (found, known),
                 settings: settings.collect(),
                 is_standby: row::column(row, "is_standby")?,
+                standbys: row::number(row, "standbys")?,
                 is_encrypted: row::column(row, "is_encrypted")?,
                 clock_ahead: row::column::<i64>(row, "now")?.saturating_sub(ours),
                 round_trip: after.since(before),

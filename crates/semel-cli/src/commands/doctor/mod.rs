@@ -41,11 +41,25 @@ pub(super) struct Finding {
     pub(super) seen: String,
     /// What to do, where it is not as it should be.
     pub(super) advice: Option<String>,
+    /// What it may cost one day, where it may well be meant so.
+    pub(super) warning: Option<String>,
 }
 
 impl Finding {
     pub(super) fn new(what: &'static str, seen: impl Into<String>, problem: Option<&str>) -> Self {
-        Self { what, seen: seen.into(), advice: problem.map(str::to_owned) }
+        Self { what, seen: seen.into(), advice: problem.map(str::to_owned), warning: None }
+    }
+
+    fn warning(self, warning: Option<String>) -> Self {
+        Self { warning, ..self }
+    }
+
+    fn mark(&self) -> &'static str {
+        match (&self.advice, &self.warning) {
+            (Some(_), _) => "!!",
+            (None, Some(_)) => "! ",
+            (None, None) => "ok",
+        }
     }
 }
 
@@ -70,19 +84,26 @@ pub(super) fn tell(findings: &[Finding], is_json: bool, of: &str) -> Result<(), 
     if is_json {
         let findings: Vec<_> = findings
             .iter()
-            .map(|it| json!({ "what": it.what, "seen": it.seen, "advice": it.advice }))
+            .map(|it| {
+                let Finding { what, seen, advice, warning } = it;
+                json!({ "what": what, "seen": seen, "advice": advice, "warning": warning })
+            })
             .collect();
         output::json(&json!({ "safe": is_safe, "findings": findings }));
     } else {
         let width = findings.iter().map(|it| it.what.len()).fold(WIDTH_MIN, usize::max);
         for finding in findings {
-            let mark = if finding.advice.is_some() { "!!" } else { "ok" };
-            output::line(&format!("{mark}  {:<width$} {}", finding.what, finding.seen));
-            if let Some(advice) = &finding.advice {
-                output::line(&format!("    {:<width$} {advice}", ""));
+            output::line(&format!("{}  {:<width$} {}", finding.mark(), finding.what, finding.seen));
+            for more in finding.advice.iter().chain(&finding.warning) {
+                output::line(&format!("    {:<width$} {more}", ""));
             }
         }
-        let verdict = if is_safe { "is safe" } else { "needs attention" };
+        let is_warned = findings.iter().any(|finding| finding.warning.is_some());
+        let verdict = match (is_safe, is_warned) {
+            (true, false) => "is safe",
+            (true, true) => "is safe, but for what the line with ! says",
+            (false, _) => "needs attention",
+        };
         output::line(&format!("{of} {verdict}"));
     }
     if is_safe { Ok(()) } else { Err(Failure::told()) }

@@ -27,6 +27,7 @@ pub(super) async fn look(store: &PostgresStore) -> Result<Vec<Finding>, Failure>
     let role = if facts.is_standby { "standby" } else { "primary" };
     findings.push(Finding::new("role", role, standby));
     findings.extend(facts.settings.iter().map(|(name, value)| setting(name, value)));
+    findings.push(standbys(&facts));
     let plain = (!facts.is_encrypted && !is_local(store.place())).then_some(
         "answers and the password cross the network in the clear; use sslmode=verify-full",
     );
@@ -70,6 +71,27 @@ fn setting(name: &'static str, value: &str) -> Finding {
     };
     let value = if value.is_empty() { "none" } else { value };
     Finding::new(name, value, problem)
+}
+
+/// A failover keeps an answered completion only where a standby has confirmed it.
+fn standbys(facts: &Facts) -> Finding {
+    let is_set = |name: &str, fits: fn(&str) -> bool| {
+        facts.settings.iter().any(|(setting, value)| *setting == name && fits(value))
+    };
+    let is_waited_for = is_set("synchronous_standby_names", |names| !names.is_empty())
+        && !is_set("synchronous_commit", |how| matches!(how, "local" | "off"));
+    let loses = facts.standbys > 0 && !is_waited_for;
+    let seen = match (facts.standbys, is_waited_for) {
+        (0, _) => "none".to_owned(),
+        (many, true) => format!("{many}, commits wait for them"),
+        (many, false) => format!("{many}, no commit waits for them"),
+    };
+    Finding::new("standbys", seen, None).warning(loses.then(|| {
+        "a failover forgets what has not reached the standby: those retries run again, also with \
+         `hold`, and only `keyed` and `fenced-query` keep the effect at one; set \
+         synchronous_standby_names, with synchronous_commit on; see docs/postgres.md"
+            .to_owned()
+    }))
 }
 
 fn is_local(place: &str) -> bool {

@@ -21,13 +21,14 @@ pub(super) async fn look(store: &RedisStore) -> Result<Vec<Finding>, Failure> {
         .then_some("the server is far away or busy; each request asks it twice");
     let millis = facts.round_trip.as_secs_f64() * 1e3;
     findings.push(Finding::new("round trip", format!("{millis:.1} ms"), slow));
+    let is_watched = store.server().contains("-sentinel://");
     for node in &facts.nodes {
-        look_at(node, &mut findings);
+        look_at(node, is_watched, &mut findings);
     }
     Ok(findings)
 }
 
-fn look_at(node: &RedisNode, findings: &mut Vec<Finding>) {
+fn look_at(node: &RedisNode, is_watched: bool, findings: &mut Vec<Finding>) {
     let name = format!("{} {} {}", node.product, node.version, node.address);
     findings.push(Finding::new("version", name.trim_end(), None));
     let replica = (node.role != "master").then_some("it is a replica; it takes no writes");
@@ -53,8 +54,8 @@ fn look_at(node: &RedisNode, findings: &mut Vec<Finding>) {
         Some(min) => format!("{}, a write needs {min}", node.replicas),
         None => node.replicas.to_string(),
     };
-    // A failover loses what has not reached the replica, whatever is set here.
-    findings.push(Finding::new("replicas", replicas, None));
+    let loses = (node.replicas > 0 || is_watched).then(|| lost_by_failover(node));
+    findings.push(Finding::new("replicas", replicas, None).warning(loses));
     let (used, max) = (node.memory_bytes, node.memory_bytes_max);
     let seen = match max {
         Some(max) => format!("{} of {} MiB", used >> 20, max >> 20),
@@ -64,4 +65,17 @@ fn look_at(node: &RedisNode, findings: &mut Vec<Finding>) {
         .is_some_and(|max| used.saturating_mul(10) >= max.saturating_mul(9))
         .then_some("nearly full; a full server refuses keyed requests with 503");
     findings.push(Finding::new("memory", seen, full));
+}
+
+/// Replication is asynchronous, whatever is set.
+fn lost_by_failover(node: &RedisNode) -> String {
+    let narrower = match node.replicas_min {
+        Some(0) => "; min-replicas-to-write 1 narrows the window",
+        _ => "",
+    };
+    format!(
+        "a failover forgets what has not reached the replica: those retries run again, also with \
+         `hold`, and only `keyed` and `fenced-query` keep the effect at one{narrower}; see \
+         docs/redis.md"
+    )
 }
