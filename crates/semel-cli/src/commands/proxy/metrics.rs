@@ -19,7 +19,7 @@ pub(super) fn install() -> Result<PrometheusHandle, Failure> {
     );
     describe_counter!("semel_guard_events_total", "what the guard did, by event");
     describe_counter!("semel_sweep_records_total", "expired records that were deleted");
-    describe_gauge!("semel_store_records", "records in the store by state");
+    describe_gauge!("semel_store_records", "records by state; silent ones are in-progress too");
     Ok(handle)
 }
 

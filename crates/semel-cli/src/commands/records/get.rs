@@ -1,5 +1,5 @@
 use semel::store::AuditEntry;
-use semel::{Inspect, Record, RecordId, State};
+use semel::{Clock, Inspect, Record, RecordId, State, SystemClock};
 use semel_http::StoredResponse;
 use serde_json::{Value, json};
 
@@ -103,7 +103,14 @@ fn show_state(state: &State, show_body: bool, pair: &dyn Fn(&str, &str)) {
             pair("why", &format!("{}: {}", hold.cause.name(), hold.detail));
             pair("", "decide with `semel records complete` or `semel records release`");
         }
-        State::InProgress { lease_until } => pair("lease until", &text::time(*lease_until)),
+        State::InProgress { lease_until } if SystemClock.now() < *lease_until => {
+            pair("lease until", &text::time(*lease_until));
+        }
+        State::InProgress { lease_until } => {
+            pair("silent since", &stamp(*lease_until));
+            pair("why", "its owner fell silent: it ended or hangs, and its lease is over");
+            pair("", "a retry settles it as the mode says; or decide as about a held one");
+        }
         State::Interrupted { since } => pair("given up", &stamp(*since)),
     }
 }

@@ -1,5 +1,5 @@
-use semel::Inspect;
 use semel::store::{Filter, StateFilter, Summary};
+use semel::{Clock, Inspect, SystemClock};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
@@ -40,7 +40,7 @@ enum State {
     InProgress,
     /// Given up by its owner; the next claim runs again
     Interrupted,
-    /// Executing as far as anyone knows, but its lease is over
+    /// In progress as far as anyone knows, but its lease is over
     Silent,
 }
 
@@ -108,7 +108,9 @@ fn row_of(summary: &Summary) -> Vec<String> {
         let why = "cannot be read: see docs/errors/E0103.md";
         return name.into_iter().chain(scope.map(str::to_owned)).chain([why.to_owned()]).collect();
     }
-    let why = summary.hold.as_ref().map(|hold| format!("{}: {}", hold.cause.name(), hold.detail));
+    let held = summary.hold.as_ref();
+    let why = held.map(|hold| format!("{}: {}", hold.cause.name(), hold.detail));
+    let why = why.or_else(|| Some(format!("its owner fell silent {} ago", silence(summary)?)));
     vec![
         summary.id.key.as_str().to_owned(),
         summary.state.to_owned(),
@@ -119,6 +121,12 @@ fn row_of(summary: &Summary) -> Vec<String> {
         summary.id.operation.as_str().to_owned(),
         why.unwrap_or_default(),
     ]
+}
+
+/// How long ago the lease of a record ran out that is executing as far as anyone knows.
+fn silence(summary: &Summary) -> Option<String> {
+    let lease_until = summary.deadline.filter(|_| summary.state == "in-progress")?;
+    (lease_until <= SystemClock.now()).then(|| text::ago(lease_until))
 }
 
 pub(super) fn value_of(summary: &Summary) -> Value {
@@ -141,5 +149,6 @@ pub(super) fn value_of(summary: &Summary) -> Value {
         "updated_at": text::time(summary.updated_at),
         "deadline": summary.deadline.map(text::time),
         "hold": hold,
+        "silent": silence(summary).is_some(),
     })
 }
