@@ -18,7 +18,7 @@ mod support;
 use rusqlite::Connection;
 use serde_json::Value;
 
-use self::support::{Ask, Site, semel, url};
+use self::support::{Ask, Site, semel, until, url};
 
 fn order_of(tenant: &str, path: &str) -> Ask {
     Ask::order("k").path(path).field(&format!("Authorization: Bearer {tenant}"))
@@ -93,6 +93,50 @@ fn a_decision_is_kept_with_its_reason_and_the_body_stays_hidden() {
     let open = json(&site.records_ok(&["get", "k", "--json", "--show-body"]));
     assert_eq!(open["answer"]["body"], body);
     assert!(site.records_ok(&["get", "k", "--show-body"]).contains(body));
+}
+
+#[test]
+fn whoever_decides_is_named_even_without_the_variable_user() {
+    let uid = std::process::Command::new("id").arg("-un").output().unwrap();
+    let by_uid = String::from_utf8(uid.stdout).unwrap();
+    let variables: [(&[(&str, &str)], &str); 4] = [
+        (&[("USER", "ada"), ("LOGNAME", "eve")], "ada"),
+        (&[("LOGNAME", "eve")], "eve"),
+        (&[("USER", ""), ("LOGNAME", "eve")], "eve"),
+        (&[], by_uid.trim()),
+    ];
+    for (variables, name) in variables {
+        let site = Site::new();
+        site.proxy_with(&[]).ask_for(&Ask::order("k").path("/fail"));
+        let mut release = semel();
+        release
+            .args(["records", "release", "k", "--reason", "a test"])
+            .args(["--store", site.url()]);
+        release.env_remove("USER").env_remove("LOGNAME").envs(variables.iter().copied());
+        assert!(release.status().unwrap().success());
+        let shown = json(&site.records_ok(&["get", "k", "--json"]));
+        assert_eq!(shown["audit"][0]["actor"], name, "{variables:?}");
+    }
+}
+
+#[test]
+fn a_claim_whose_owner_is_gone_is_shown_as_silent_once_its_lease_is_over() {
+    let site = Site::new();
+    site.upstream.gate(1);
+    let proxy = site.proxy_with(&["--lease", "1s"]);
+    let sent = proxy.send("k");
+    site.upstream.wait_for_effects("k", 1);
+    assert!(site.records_ok(&["get", "k"]).contains("lease until"));
+    proxy.kill();
+    assert!(sent.was_cut());
+    until("the lease is over", || {
+        site.records_ok(&["ls", "--state", "silent"]).contains("its owner fell silent")
+    });
+    let shown = site.records_ok(&["get", "k"]);
+    assert!(shown.contains("silent since") && shown.contains("a retry settles it"), "{shown}");
+    let told = json(&site.records_ok(&["get", "k", "--json"]));
+    assert_eq!((&told["state"], &told["silent"]), (&"in-progress".into(), &true.into()));
+    site.records_ok(&["release", "k", "--reason", "the proxy was killed"]);
 }
 
 #[test]

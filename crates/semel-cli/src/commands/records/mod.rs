@@ -9,6 +9,7 @@ mod trace;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use nix::unistd::{Uid, User};
 use semel::operator;
 use semel_http::parse_duration;
 use semel_stores::{Opened, Purpose};
@@ -59,9 +60,18 @@ struct Because {
     /// Why; kept in the audit trail
     #[arg(long, value_name = "TEXT")]
     reason: String,
-    /// Who decides; kept in the audit trail
-    #[arg(long, value_name = "NAME", env = "USER", default_value = "unknown")]
+    /// Who decides; kept in the audit trail. Default: USER, LOGNAME, or the name of this user
+    #[arg(long, value_name = "NAME", default_value_t = actor(), hide_default_value = true)]
     actor: String,
+}
+
+/// Who sits here, as far as anybody can tell.
+fn actor() -> String {
+    let said = ["USER", "LOGNAME"].into_iter().filter_map(|name| std::env::var(name).ok());
+    let known = || User::from_uid(Uid::current()).ok().flatten().map(|user| user.name);
+    said.chain(std::iter::once_with(known).flatten())
+        .find(|name| !name.trim().is_empty())
+        .unwrap_or_else(|| "unknown".to_owned())
 }
 
 impl Because {
@@ -120,8 +130,8 @@ struct Purge {
     /// Why; kept in the audit trail
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
-    /// Who decides; kept in the audit trail
-    #[arg(long, value_name = "NAME", env = "USER", default_value = "unknown")]
+    /// Who decides; kept in the audit trail. Default: USER, LOGNAME, or the name of this user
+    #[arg(long, value_name = "NAME", default_value_t = actor(), hide_default_value = true)]
     actor: String,
     /// Print JSON
     #[arg(long)]
