@@ -1,6 +1,6 @@
 //! Real servers for tests by hand, started from `PATH` on loopback and stopped again.
 //!
-//! `cargo xtask services redis` prints the server's URL and keeps it running until Ctrl-C,
+//! `cargo xtask services redis` prints the server's name and URL and keeps it running until Ctrl-C,
 //! SIGTERM, or the end of its standard input. Its folder disappears with it, even when this
 //! command is killed: see `testkit`, which does the work and which the tests use directly.
 
@@ -75,7 +75,9 @@ static SERVICES: [Service; 8] = [
 fn pgbouncer() -> Result<Running, Error> {
     let postgres = Postgres::start()?;
     let pooler = PgBouncer::start(&postgres)?;
-    Ok(Running::new(pooler.url(), (pooler, postgres)))
+    // A store needs the word: prepared statements do not survive this pooler.
+    let url = format!("{}?pooler=transaction", pooler.url());
+    Ok(Running::new(url, (pooler, postgres)))
 }
 
 impl Running {
@@ -98,10 +100,11 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     signals.add(Signal::SIGTERM);
     signals.thread_block().map_err(|error| format!("signals cannot be waited for: {error}"))?;
 
+    let width = wanted.iter().map(|service| service.name.len()).max().unwrap_or_default();
     let mut running = Vec::new();
     for service in wanted {
         let server = (service.start)().map_err(|error| error.to_string())?;
-        println!("{}", server.url);
+        println!("{:<width$}  {}", service.name, server.url);
         running.push(server);
     }
     wait_for_end(signals);
