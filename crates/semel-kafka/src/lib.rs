@@ -5,11 +5,12 @@
 //! exactly-once settings cover what is in Kafka and know nothing of a business id. What can be
 //! promised beyond that depends on where the effect is, so each place has a type:
 //!
-//! | type | the effect is | promise |
-//! |---|---|---|
-//! | [`Inbox`] | rows in a database, PostgreSQL or SQLite | exactly once for each id, in the order of each partition |
-//! | [`Transform`] | records in Kafka | the outputs of each record exactly once, in order, for readers of committed records |
-//! | [`Guarded`] | anywhere else | that of the guard's [`Effect`](semel::Effect), in the order of each key |
+//! - [`Inbox`]: it is rows in a database, PostgreSQL or SQLite. Exactly once for each id, in the
+//!   order of each partition.
+//! - [`Transform`]: it is records in Kafka. The outputs of each record exactly once, in order, for
+//!   readers of committed records.
+//! - [`Guarded`]: it is anywhere else. What the guard's [`Effect`](semel::Effect) promises, in the
+//!   order of each key.
 //!
 //! # From here
 //!
