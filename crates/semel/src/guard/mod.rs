@@ -33,8 +33,8 @@ use crate::settings::{Settings, Wait};
 use crate::store::{ClaimRequest, Claimed, Store};
 
 /// How often one claim is sent before the store counts as unreachable, as long as one attempt more
-/// fits into [`Settings::store_patience`]. Each attempt carries the same nonce, so an attempt whose answer
-/// was lost does not stand in the way of the next.
+/// fits into [`Settings::store_patience`]. Each attempt carries the same nonce, so an attempt whose
+/// answer was lost does not stand in the way of the next.
 const CLAIM_ATTEMPTS: u32 = 3;
 
 /// Runs handlers so that retried work takes effect once, for one kind of operation.
