@@ -11,6 +11,8 @@
 mod cpu;
 mod extent;
 mod guard;
+#[cfg_attr(not(feature = "kafka"), path = "kafka/absent.rs")]
+mod kafka;
 mod pairs;
 mod postgres;
 mod proxy;
@@ -39,6 +41,9 @@ enum Verdict {
 fn run(name: &str, extent: Extent) -> Option<Result<Verdict, Error>> {
     match name {
         "guard" => Some(guard::run(extent)),
+        "kafka" | "kafka-inbox" | "kafka-lanes" | "kafka-transactions" | "kafka-transform" => {
+            Some(kafka::run(name, extent))
+        }
         "postgres" => Some(postgres::run(extent)),
         "proxy" => Some(proxy::run(extent)),
         "redis" => Some(redis::run(extent)),
@@ -53,13 +58,17 @@ fn main() -> ExitCode {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match arguments[..] {
         ["guard-loop", what, count] => Some(guard::run_loop(what, count)),
+        ["kafka-settings", ref settings @ ..] => Some(kafka::run_settings(settings)),
         ["upstream"] => Some(proxy::run_upstream()),
         ["--smoke", name] => run(name, Extent::SMOKE),
         [name] => run(name, Extent::FULL),
         _ => None,
     };
     let Some(result) = result else {
-        eprintln!("usage: semel-bench [--smoke] guard|postgres|proxy|redis|redis-proxy|sqlite");
+        eprintln!(
+            "usage: semel-bench [--smoke] guard|kafka|kafka-inbox|kafka-lanes|kafka-transactions|\
+             kafka-transform|postgres|proxy|redis|redis-proxy|sqlite"
+        );
         return ExitCode::from(2);
     };
     match result {

@@ -8,18 +8,29 @@ use crate::{Failure, process, suggest};
 pub(crate) const NAMES: [&str; 6] =
     ["guard", "postgres", "proxy", "redis", "redis-proxy", "sqlite"];
 
+/// Those that are only run when they are named: they need librdkafka, which takes minutes to build.
+const NAMES_WITH_KAFKA: [&str; 5] =
+    ["kafka", "kafka-inbox", "kafka-lanes", "kafka-transactions", "kafka-transform"];
+
 /// `cargo xtask bench [NAME…]`.
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
+    let known = [&NAMES[..], &NAMES_WITH_KAFKA].concat();
     for argument in arguments {
-        if !NAMES.contains(&argument.as_str()) {
-            return Err(Failure::Usage(suggest::unknown("benchmark", argument, &NAMES)));
+        if !known.contains(&argument.as_str()) {
+            return Err(Failure::Usage(suggest::unknown("benchmark", argument, &known)));
         }
     }
     let names: Vec<&str> = match arguments {
         [] => NAMES.to_vec(),
         some => some.iter().map(String::as_str).collect(),
     };
-    let build = ["build", "--release", "--package", "semel-bench", "--package", "semel-cli"];
+    let mut build = vec!["build", "--release", "--package", "semel-bench"];
+    if names.iter().any(|name| NAMES.contains(name)) {
+        build.extend(["--package", "semel-cli"]);
+    }
+    if names.iter().any(|name| NAMES_WITH_KAFKA.contains(name)) {
+        build.extend(["--features", "semel-bench/kafka"]);
+    }
     process::run(&mut process::cargo(&build))?;
     let program = process::target().join("release/semel-bench");
     let mut failed = false;

@@ -17,7 +17,7 @@ const KEPT_OUT_OF_THE_ENGINE: [&str; 7] =
     ["axum", "http", "hyper", "rdkafka", "reqwest", "rusqlite", "tokio"];
 
 /// librdkafka takes minutes to build: who may depend on it.
-const MAY_USE_RDKAFKA: [&str; 1] = ["semel-kafka"];
+const MAY_USE_RDKAFKA: [&str; 2] = ["semel-bench", "semel-kafka"]; // The bench has it as a peer.
 
 /// Real servers and broken networks are for tests, so it is a dev-dependency everywhere else.
 const TESTKIT: &str = "semel-testkit";
