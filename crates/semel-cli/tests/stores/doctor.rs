@@ -82,6 +82,19 @@ fn a_healthy_cluster_is_safe_and_every_node_is_looked_at() {
 }
 
 #[test]
+fn a_cluster_that_is_down_is_told_with_the_node_and_the_slots_that_are_missing() {
+    let Some(mut cluster) = servers::redis_cluster() else { return };
+    drop(Site::on(&cluster.url()).proxy_with(&[]));
+    let gone = cluster.urls()[2].replace("redis://", "");
+    cluster.kill_node(2);
+    let missing = format!("slots 10922 to 16383, whose node {gone} is gone");
+    until("the others know that a node is gone", || {
+        let (exit, said, _) = call(&["doctor"], &cluster.url());
+        exit == Some(1) && said.contains("!!  cluster") && said.contains(&missing)
+    });
+}
+
+#[test]
 fn a_postgresql_that_may_lose_commits_is_found_with_each_of_its_settings() {
     let careless = [("fsync", "off"), ("full_page_writes", "off"), ("synchronous_commit", "off")];
     let Some(server) = servers::own_postgres(&careless) else { return };
@@ -203,8 +216,15 @@ fn heal(redis: &semel_testkit::servers::Redis, advice: &str) {
 #[test]
 fn a_redis_without_records_is_told_and_not_made_ready() {
     let Some(redis) = servers::redis() else { return };
-    for words in &ALL[..3] {
-        call_fails(words, &redis.url(), 1, &["no records with prefix `semel:`", "check the URL"]);
+    let parts = ["no records with prefix `semel:`", "no program has used it yet"];
+    for words in &ALL[1..3] {
+        call_fails(words, &redis.url(), 1, &parts);
+    }
+    // The doctor tells the rest all the same.
+    let (exit, said, _) = call(ALL[0], &redis.url());
+    assert_eq!(exit, Some(1), "{said}");
+    for part in parts.iter().chain(&["ok  maxmemory-policy", "!!  records", "needs attention"]) {
+        assert!(said.contains(part), "no `{part}` in {said}");
     }
     assert_eq!(redis.ask(&["KEYS", "*"]).unwrap().list().len(), 0);
 }

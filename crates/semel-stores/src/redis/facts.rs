@@ -10,6 +10,7 @@ use semel::ErrorKind;
 
 use super::fault::Fault;
 use super::link::{Link, Wire};
+use super::shards;
 
 /// The oldest server with everything the scripts use.
 const MAJOR_MIN: u64 = 7;
@@ -18,12 +19,26 @@ const MAJOR_MIN: u64 = 7;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RedisFacts {
+    /// The URL of the server without the login.
+    pub server: String,
     /// The primaries; one of them unless it is a cluster.
     pub nodes: Vec<RedisNode>,
     /// What the cluster thinks of itself (`ok` or `fail`); `None` when it is no cluster.
     pub cluster_state: Option<String>,
+    /// Slots that nobody serves; empty where the access list hides them.
+    pub unserved: Vec<UnservedSlots>,
     /// One question and its answer, on average.
     pub round_trip: Duration,
+}
+
+/// Slots of a cluster that nobody serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UnservedSlots {
+    /// The first of them and the last.
+    pub slots: (u16, u16),
+    /// The node that has them and is gone; `None` where no node has them.
+    pub node: Option<String>,
 }
 
 /// One server that takes writes.
@@ -135,6 +150,7 @@ pub(super) async fn look(wire: &mut Wire, link: &Link) -> Result<RedisFacts, Fau
         wire.ask(&redis::cmd("PING")).await.map_err(|error| Fault::of(&error))?;
     }
     facts.round_trip = link.now().since(start) / QUESTIONS;
+    link.server().clone_into(&mut facts.server);
     Ok(facts)
 }
 
@@ -147,17 +163,16 @@ async fn gather(wire: &mut Wire) -> Result<RedisFacts, RedisError> {
         let settings = settings.get(&address).cloned().unwrap_or_default();
         nodes.push(node(address, &info, &settings));
     }
-    let cluster_state = match wire {
-        Wire::Single(_) => None,
-        Wire::Cluster(_) => {
-            let mut command = redis::cmd("CLUSTER");
-            command.arg("INFO");
-            let random = RoutingInfo::SingleNode(SingleNodeRoutingInfo::Random);
-            let info = lines(&wire.route(command, random).await?);
-            info.get("cluster_state").cloned()
+    let (mut cluster_state, mut unserved) = (None, Vec::new());
+    if let Wire::Cluster(_) = wire {
+        cluster_state = lines(&wire.ask_any("INFO").await?).get("cluster_state").cloned();
+        if cluster_state.as_deref() != Some("ok") {
+            // Older access lists do not have this right.
+            unserved = wire.ask_any("SHARDS").await.map(shards::unserved).unwrap_or_default();
         }
-    };
-    Ok(RedisFacts { nodes, cluster_state, round_trip: Duration::ZERO })
+    }
+    let (server, round_trip) = (String::new(), Duration::ZERO);
+    Ok(RedisFacts { server, nodes, cluster_state, unserved, round_trip })
 }
 
 /// The settings of each primary; empty where the access list hides them.
@@ -228,6 +243,13 @@ impl Wire {
         }
     }
 
+    /// What some node of a cluster says about the cluster.
+    async fn ask_any(&mut self, what: &str) -> Result<Value, RedisError> {
+        let mut command = redis::cmd("CLUSTER");
+        command.arg(what);
+        self.route(command, RoutingInfo::SingleNode(SingleNodeRoutingInfo::Random)).await
+    }
+
     async fn route(&mut self, command: Cmd, routing: RoutingInfo) -> Result<Value, RedisError> {
         let answer = match self {
             Self::Cluster(connection) => connection.route_command(command, routing).await?,
@@ -259,7 +281,7 @@ fn pairs(answer: Value) -> BTreeMap<String, String> {
     pairs.map(|pair| (text_of(&pair[0]), text_of(&pair[1]))).collect()
 }
 
-fn text_of(value: &Value) -> String {
+pub(super) fn text_of(value: &Value) -> String {
     match value {
         Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
         Value::SimpleString(text) | Value::VerbatimString { text, .. } => text.clone(),

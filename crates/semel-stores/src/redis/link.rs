@@ -246,6 +246,15 @@ impl Link {
         }
     }
 
+    /// Asks a server for its facts once, on a connection of its own, whatever records are there.
+    pub(super) async fn facts_without_records(&self) -> Result<RedisFacts, Error> {
+        let looked = async {
+            let mut wire = self.connector.connect().await?;
+            facts::look(&mut wire, self).await
+        };
+        looked.await.map_err(|fault| fault.of_a_question().into_error(&self.server))
+    }
+
     /// The connection, made and looked at first if there is none.
     pub(super) async fn wire(&self) -> Result<(u64, Wire), Fault> {
         if let Some(open) = self.seated() {

@@ -53,8 +53,8 @@ impl Meta {
         let prefix = self.name.trim_end_matches("meta");
         if format.is_empty() {
             let what = format!(
-                "it has no records with prefix `{prefix}`, and none may be made; check the URL and \
-                 the prefix"
+                "it has no records with prefix `{prefix}`: no program has used it yet; start one \
+                 first (`semel proxy`), or correct the store URL (host, database, `prefix=`)"
             );
             return Err(Fault::lasting(ErrorKind::Unavailable, what));
         }

@@ -62,7 +62,7 @@
 //! ACL SETUSER semel on >PASSWORD resetkeys ~semel:* resetchannels &semel:* -@all +@connection
 //!   +@scripting +get +set +getrange +setrange +del +time +zadd +zrem +zcount +zrange +zscore
 //!   +rpush +ltrim +lrange +hsetnx +hget +scan +dbsize +publish +subscribe +info +config|get
-//!   +cluster|slots +cluster|info
+//!   +cluster|slots +cluster|info +cluster|shards
 //! ```
 //!
 //! Without `config|get` everything works and [`Capabilities::durable`] is false.
@@ -101,6 +101,7 @@ mod names;
 mod options;
 mod scan;
 mod script;
+mod shards;
 mod transition;
 mod wire;
 mod within;
@@ -112,7 +113,7 @@ use semel::store::{ClaimRequest, Claimed, Completion, Release, Renewal};
 use semel::{BoxFuture, Capabilities, Error, ErrorKind, Record, RecordId, Store, Timestamp};
 use tokio::runtime::Handle;
 
-pub use facts::{RedisFacts, RedisNode};
+pub use facts::{RedisFacts, RedisNode, UnservedSlots};
 pub use options::RedisOptions;
 
 use self::address::Address;
@@ -155,10 +156,7 @@ impl RedisStore {
     /// server cannot be reached, refuses the login, is a replica, or has no records when none may
     /// be made.
     pub async fn connect(url: &str, options: RedisOptions) -> Result<Self, Error> {
-        let runtime = Handle::try_current().map_err(|_| {
-            let message = "a Redis store is opened inside a tokio runtime; none is running here";
-            Error::new(ErrorKind::Settings, message)
-        })?;
+        let runtime = runtime()?;
         let (options, names, link) = options.link(url)?;
         let facts = link.facts().await?;
         facts.warn_of_eviction(link.server());
@@ -202,6 +200,13 @@ impl RedisStore {
     pub async fn facts(&self) -> Result<RedisFacts, Error> {
         within(&self.runtime, self.link.facts()).await
     }
+}
+
+fn runtime() -> Result<Handle, Error> {
+    Handle::try_current().map_err(|_| {
+        let message = "a Redis store is opened inside a tokio runtime; none is running here";
+        Error::new(ErrorKind::Settings, message)
+    })
 }
 
 impl fmt::Debug for RedisStore {

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use semel::{Clock, Error, SystemClock};
 
-use super::RedisStore;
 use super::address::Address;
 use super::link::Link;
 use super::meta::Meta;
 use super::names::Names;
+use super::{RedisFacts, RedisStore};
 
 /// How a [`RedisStore`] is opened. Every number is a bound.
 #[derive(Clone, Debug)]
@@ -139,6 +139,17 @@ impl RedisOptions {
         let meta = Meta::new(&names, self.create)?;
         let link = Arc::new(Link::new(address, meta, &self)?);
         Ok((self, names, link))
+    }
+
+    /// Asks a server about itself once, whether it has records or not, and changes nothing. For
+    /// diagnosis where [`Self::connect`] fails.
+    ///
+    /// # Errors
+    /// As [`RedisStore::connect`], but for what is wrong with the records.
+    pub async fn look(self, url: &str) -> Result<RedisFacts, Error> {
+        super::runtime()?;
+        let (_, _, link) = self.link(url)?;
+        link.facts_without_records().await
     }
 
     /// Connects to the server, the cluster or what Sentinel looks after.

@@ -205,7 +205,10 @@ fn nothing_is_made_where_one_only_wants_to_look() {
         let options = RedisOptions::default().prefix(&prefix()).create(false);
         let (kind, message) = refused(&url, options.clone()).await;
         assert_eq!(kind, ErrorKind::Unavailable);
-        assert!(message.contains("check the URL and the prefix"), "{message}");
+        assert!(message.contains("no program has used it yet"), "{message}");
+        let facts = options.clone().look(&url).await.unwrap();
+        assert_eq!((facts.nodes.len(), facts.server.as_str()), (1, url.as_str()));
+        refused(&url, options.clone()).await;
         options.clone().create(true).connect(&url).await.unwrap();
         options.connect(&url).await.unwrap();
     });

@@ -65,8 +65,20 @@ impl Finding {
 
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let url = arguments.store.url()?;
-    let Opened { store, kind, .. } = semel_stores::open(&url, Purpose::Operate).await?;
     let mut findings = vec![Finding::new("program", env!("CARGO_PKG_VERSION"), None)];
+    let opened = match semel_stores::open(&url, Purpose::Operate).await {
+        Ok(opened) => opened,
+        // Where the server answers, the rest about it is told all the same.
+        Err(error) if url.starts_with("redis") || url.starts_with("valkey") => {
+            let Some(found) = redis::look_without_records(&url, &error).await else {
+                return Err(error.into());
+            };
+            findings.extend(found);
+            return tell(&findings, arguments.json, "the store");
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let Opened { store, kind, .. } = opened;
     findings.extend(match &kind {
         Kind::Postgres(store) => postgres::look(store).await?,
         Kind::Redis(store) => redis::look(store).await?,

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use semel_stores::redis::{RedisNode, RedisStore};
+use semel::Error;
+use semel_stores::redis::{RedisFacts, RedisNode, RedisOptions, RedisStore};
 
 use super::Finding;
 use crate::failure::Failure;
@@ -11,21 +12,49 @@ use crate::failure::Failure;
 const ROUND_TRIP_MAX: Duration = Duration::from_millis(20);
 
 pub(super) async fn look(store: &RedisStore) -> Result<Vec<Finding>, Failure> {
-    let facts = store.facts().await?;
-    let mut findings = vec![Finding::new("server", store.server(), None)];
+    Ok(describe(&store.facts().await?))
+}
+
+/// What can be said about a server whose records cannot be used, and why they cannot.
+pub(super) async fn look_without_records(url: &str, why: &Error) -> Option<Vec<Finding>> {
+    let options = RedisOptions::default().allow_eviction(true).patience(Duration::ZERO);
+    let facts = options.look(url).await.ok()?;
+    let mut findings = describe(&facts);
+    findings.push(Finding::new("records", "none that can be used", Some(&why.to_string())));
+    Some(findings)
+}
+
+fn describe(facts: &RedisFacts) -> Vec<Finding> {
+    let mut findings = vec![Finding::new("server", facts.server.as_str(), None)];
     if let Some(state) = &facts.cluster_state {
-        let problem = (state != "ok").then_some("parts of the cluster cannot be written");
-        findings.push(Finding::new("cluster", state.as_str(), problem));
+        let problem = (state != "ok").then(|| unserved(facts));
+        findings.push(Finding::new("cluster", state.as_str(), problem.as_deref()));
     }
     let slow = (facts.round_trip > ROUND_TRIP_MAX)
         .then_some("the server is far away or busy; each request asks it twice");
     let millis = facts.round_trip.as_secs_f64() * 1e3;
     findings.push(Finding::new("round trip", format!("{millis:.1} ms"), slow));
-    let is_watched = store.server().contains("-sentinel://");
+    let is_watched = facts.server.contains("-sentinel://");
     for node in &facts.nodes {
         look_at(node, is_watched, &mut findings);
     }
-    Ok(findings)
+    findings
+}
+
+/// Which parts of a cluster are missing.
+fn unserved(facts: &RedisFacts) -> String {
+    let gaps = facts.unserved.iter().map(|gap| {
+        let (first, last) = gap.slots;
+        match &gap.node {
+            Some(node) => format!("slots {first} to {last}, whose node {node} is gone"),
+            None => format!("slots {first} to {last}, which no node has"),
+        }
+    });
+    let gaps: Vec<_> = gaps.collect();
+    if gaps.is_empty() {
+        return "parts of the cluster cannot be written".to_owned();
+    }
+    format!("not served: {}; start the nodes again, or give the slots to others", gaps.join("; "))
 }
 
 fn look_at(node: &RedisNode, is_watched: bool, findings: &mut Vec<Finding>) {
