@@ -3,14 +3,12 @@
 use std::time::Instant;
 
 use semel::{Random, SeededRandom};
-use semel_kafka::KafkaLog;
-use semel_kafka::log::{Log, TopicPartition};
 use semel_testkit::servers::Kafka;
 
+use super::audit::audit;
 use super::crew::Worker;
 use super::job::Class;
-use super::place::{PARTITIONS, Run, block_on, broker, until};
-use super::reader::Reader;
+use super::place::{Run, block_on, broker, until};
 
 /// What happens to workers and to the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,34 +117,8 @@ async fn accept(class: Class) {
         assert_eq!(worker.leave().await, "ended well");
     }
     stage.run.assert_once_and_in_order().await;
-    let more = read_back(&stage.run).await;
+    let more = audit(&stage.run).await;
     println!("{}: {records} records once and in order, {more}{:?}", class.name(), start.elapsed());
-}
-
-/// What the output of a transform tells.
-async fn read_back(run: &Run) -> String {
-    let Some(reader) = run.reader() else {
-        let calls = run.sink.calls().filter(|_| run.class == Class::Guarded);
-        return calls.map(|calls| format!("{calls} calls, ")).unwrap_or_default();
-    };
-    let output = format!("{}-out", run.name);
-    let log = KafkaLog::connect(run.bootstrap()).unwrap();
-    for partition in 0..PARTITIONS {
-        let partition = TopicPartition::new(&*output, partition);
-        until("no transaction is open", async || {
-            log.bounds(&partition).await.is_ok_and(|it| it.stable == it.high)
-        })
-        .await;
-    }
-    let all = Reader::start(run.bootstrap(), &output, PARTITIONS, "read_uncommitted");
-    let committed = Reader::start(run.bootstrap(), &output, PARTITIONS, "read_committed");
-    until("the end", async || all.is_at_end() && committed.is_at_end()).await;
-    until("the reader is there", async || reader.count() >= committed.count()).await;
-    let (mut seen, mut there) = (reader.entries(), committed.entries());
-    seen.sort();
-    there.sort();
-    assert!(seen == there, "{}: a reader saw something else than what is there", run.name);
-    format!("{} of aborted attempts, ", all.count() - committed.count())
 }
 
 #[test]

@@ -14,13 +14,13 @@ use semel_kafka::{
 use semel_stores::sqlite::SqliteStore;
 
 use super::job::{Class, Job};
-use super::sink;
+use super::{naive, sink};
 
 /// So long a member may be silent. The broker has to allow it.
 pub(crate) const SESSION: Duration = Duration::from_secs(3);
 
 /// So long a transaction may be open.
-const TRANSACTION: Duration = Duration::from_secs(8);
+const TRANSACTION: Duration = Duration::from_secs(6);
 
 /// Which attempt has made an output.
 pub(crate) const ATTEMPT_HEADER: &str = "attempt";
@@ -34,7 +34,7 @@ pub(crate) async fn run(
         Class::InboxSqlite => inbox_sqlite(job, until).await,
         Class::Transform => transform(job, until).await,
         Class::Guarded => guarded(job, until).await,
-        Class::ExistsById | Class::MarkFirst => Ok(()),
+        Class::ExistsById | Class::MarkFirst => naive::run(job, until).await,
     }
 }
 

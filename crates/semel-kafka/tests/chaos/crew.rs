@@ -7,6 +7,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
 use super::job::Job;
@@ -43,9 +44,8 @@ impl Worker {
         Self { job, orders: child.stdin.take(), child, told }
     }
 
-    fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap());
-        kill(pid, signal).unwrap();
+    fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).unwrap())
     }
 
     pub(crate) fn kill(mut self) {
@@ -53,13 +53,14 @@ impl Worker {
         self.child.wait().unwrap();
     }
 
-    /// Stops it where it is.
+    /// Stops it where it is, and returns when every thread of it has stopped.
     pub(crate) fn freeze(&self) {
-        self.signal(Signal::SIGSTOP);
+        kill(self.pid(), Signal::SIGSTOP).unwrap();
+        waitpid(self.pid(), Some(WaitPidFlag::WUNTRACED)).unwrap();
     }
 
     pub(crate) fn thaw(&self) {
-        self.signal(Signal::SIGCONT);
+        kill(self.pid(), Signal::SIGCONT).unwrap();
     }
 
     fn has_told(&self, start: &str) -> Option<String> {
@@ -91,11 +92,6 @@ impl Worker {
         })
         .await;
         self.has_told("ended ").unwrap_or_else(|| panic!("{what}: {:?}", self.told))
-    }
-
-    /// How it ended, if it did.
-    pub(crate) fn ended(&self) -> Option<String> {
-        self.has_told("ended ")
     }
 }
 

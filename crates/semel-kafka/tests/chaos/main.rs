@@ -12,9 +12,13 @@
 )]
 
 mod acceptance;
+mod audit;
 mod classes;
 mod crew;
+mod failpoints;
+mod history;
 mod job;
+mod naive;
 mod place;
 mod reader;
 mod sink;

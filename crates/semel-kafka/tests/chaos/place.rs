@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -10,7 +10,7 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use semel_kafka::log::{Log, LogProducer, Outgoing, ProducerSettings};
+use semel_kafka::log::{Log, LogProducer, Outgoing, ProducerSettings, TopicPartition};
 use semel_kafka::{KafkaLog, KafkaOptions, PostgresLedger};
 use semel_testkit::servers::{Kafka, Postgres, skips};
 use tempfile::TempDir;
@@ -49,6 +49,12 @@ pub(crate) fn broker() -> Option<Kafka> {
     (!skips(Kafka::missing())).then(|| Kafka::with(&settings).unwrap())
 }
 
+/// A broker that several tests share; none of them may break it.
+pub(crate) fn shared_broker() -> Option<String> {
+    static BROKER: LazyLock<Option<Kafka>> = LazyLock::new(broker);
+    BROKER.as_ref().map(Kafka::bootstrap)
+}
+
 /// The server that all tests share.
 fn postgres() -> Option<&'static Postgres> {
     static SERVER: OnceLock<Option<Postgres>> = OnceLock::new();
@@ -73,6 +79,7 @@ pub(crate) struct Run {
     pub(crate) batch_max: usize,
     /// How many numbers were written.
     pub(crate) fed: u32,
+    log: KafkaLog,
     producer: Arc<dyn LogProducer>,
     reader: Option<Arc<Reader>>,
     spawned: AtomicU32,
@@ -117,6 +124,7 @@ impl Run {
             sink,
             batch_max: 20,
             fed: 0,
+            log,
             producer,
             reader,
             spawned: AtomicU32::new(0),
@@ -188,6 +196,18 @@ impl Run {
     pub(crate) async fn finishes(&self) {
         let (what, all) = (format!("{}: {} effects", self.name, self.fed), self.fed as usize);
         until(&what, async || self.sink.count().await >= all && self.distinct().await == all).await;
+    }
+
+    /// Waits until the group's positions are at the end.
+    pub(crate) async fn is_read(&self) {
+        let input = format!("{}-in", self.name);
+        let all: Vec<_> = (0..PARTITIONS).map(|it| TopicPartition::new(&*input, it)).collect();
+        let what = format!("{}: everything is read", self.name);
+        until(&what, async || {
+            let Ok(known) = self.log.committed(&self.name, &all).await else { return false };
+            known.into_iter().flatten().sum::<i64>() == i64::from(self.fed)
+        })
+        .await;
     }
 
     async fn distinct(&self) -> usize {

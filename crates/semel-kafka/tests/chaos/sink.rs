@@ -61,6 +61,16 @@ impl Sink {
         let count: i64 = connection.query_row(select, [], |row| row.get(0)).unwrap();
         usize::try_from(count).ok()
     }
+
+    /// Whether nobody holds the lock of the files.
+    pub(crate) fn is_free(&self) -> bool {
+        let Self::Sqlite(effects) = self else { return true };
+        let records = Connection::open(format!("{}.records", effects.path().unwrap())).unwrap();
+        [effects, &records].into_iter().all(|it| {
+            it.busy_timeout(Duration::from_millis(20)).unwrap();
+            it.execute_batch("BEGIN IMMEDIATE; ROLLBACK").is_ok()
+        })
+    }
 }
 
 pub(crate) fn pool(url: &str) -> Pool {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock};
 
 use tokio::sync::watch;
+use tracing_subscriber::EnvFilter;
 
 use super::classes;
 use super::job::Job;
@@ -26,7 +27,8 @@ fn works() {
     #[cfg(target_os = "linux")]
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).unwrap();
     let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false);
-    log.init();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    log.with_env_filter(filter).init();
     let job = Job::parse(&job);
     if let Some((point, pass)) = job.halt.clone() {
         HALT.set((point, AtomicU32::new(pass))).unwrap();
