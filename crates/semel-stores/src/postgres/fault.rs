@@ -161,13 +161,31 @@ fn innermost_io(error: &tokio_postgres::Error) -> Option<io::ErrorKind> {
 
 fn explain(error: tokio_postgres::Error, place: &str) -> Error {
     let message = match error.code() {
-        None => format!("the store {place} cannot be reached: {}", innermost(&error)),
+        None => {
+            let said = innermost(&error);
+            let way_out = way_out(innermost_io(&error), &said);
+            format!("the store {place} cannot be reached: {said}{way_out}")
+        }
         Some(state) => {
             let said = error.as_db_error().map_or("", |error| error.message());
             explain_state(state, said, place)
         }
     };
     Error::new(ErrorKind::Unavailable, message).with_source(error)
+}
+
+/// What to do where no PostgreSQL has said a word.
+fn way_out(kind: Option<io::ErrorKind>, said: &str) -> &'static str {
+    let is_foreign = |said: &str| {
+        ["bytes remaining", "message tag", "message length", "unexpected message"]
+            .iter()
+            .any(|word| said.contains(word))
+    };
+    match kind {
+        Some(io::ErrorKind::ConnectionRefused) => "; is it running, and is the port right?",
+        _ if is_foreign(said) => "; what answers there is no PostgreSQL: is the port right?",
+        _ => "",
+    }
 }
 
 fn explain_state(state: &SqlState, said: &str, place: &str) -> String {

@@ -70,7 +70,7 @@ impl Connector {
                 let connection = client
                     .get_multiplexed_async_connection_with_config(&self.config())
                     .await
-                    .map_err(|error| unconnected(&error))?;
+                    .map_err(|error| self.unconnected(&error))?;
                 Ok(Wire::Single(connection))
             }
         }
@@ -130,10 +130,10 @@ impl Connector {
         let client = self.client_of(host, port, login, 0)?;
         let config = self.config();
         let connection = client.get_multiplexed_async_connection_with_config(&config).await;
-        let mut connection = connection.map_err(|error| unconnected(&error))?;
+        let mut connection = connection.map_err(|error| self.unconnected(&error))?;
         let mut question = redis::cmd("SENTINEL");
         question.arg("get-master-addr-by-name").arg(master);
-        question.query_async(&mut connection).await.map_err(|error| unconnected(&error))
+        question.query_async(&mut connection).await.map_err(|error| self.unconnected(&error))
     }
 
     async fn cluster(&self) -> Result<Wire, Fault> {
@@ -154,7 +154,7 @@ impl Connector {
         let client = builder.build().map_err(|error| misconfigured(&error))?;
         match client.get_async_connection().await {
             Ok(connection) => Ok(Wire::Cluster(connection)),
-            Err(error) => Err(self.no_cluster().await.unwrap_or_else(|| unconnected(&error))),
+            Err(error) => Err(self.no_cluster().await.unwrap_or_else(|| self.unconnected(&error))),
         }
     }
 
@@ -170,6 +170,33 @@ impl Connector {
         let (host, port) = join_all(asked).await.into_iter().flatten().next()?;
         let what = format!("{host}:{port} is in no cluster; write redis://{host}:{port}");
         Some(Fault::lasting(ErrorKind::Settings, what))
+    }
+
+    /// Why no connection could be made. Nothing that matters was sent yet.
+    fn unconnected(&self, error: &RedisError) -> Fault {
+        let fault = Fault::of(error).of_a_question();
+        let said = error.to_string();
+        let is_garbled = error.kind() == redis::ErrorKind::Parse
+            || ["Parse error", "corrupt message"].iter().any(|word| said.contains(word));
+        let is_cut =
+            error.is_timeout() || error.is_connection_dropped() || said.contains("timed out");
+        match &self.address.tls {
+            _ if said.contains("unknown command 'SENTINEL'") => {
+                fault.hint("it is no Sentinel; write redis:// for a server without Sentinels")
+            }
+            _ if said.contains("Connection refused") => fault.hint(REFUSED),
+            Some(_) if is_garbled || is_cut => {
+                fault.hint("if the port does not speak TLS, write redis instead of rediss")
+            }
+            None if is_garbled => fault.hint(
+                "what answers there is no Redis, or it speaks TLS, which is rediss instead of \
+                 redis; is the port right?",
+            ),
+            None if error.is_connection_dropped() => {
+                fault.hint("if the port speaks TLS, write rediss instead of redis")
+            }
+            _ => fault,
+        }
     }
 
     fn client_of(
@@ -226,10 +253,8 @@ fn ready_for_tls() {
     });
 }
 
-/// Nothing that matters was sent yet.
-fn unconnected(error: &RedisError) -> Fault {
-    Fault::of(error).of_a_question()
-}
+/// The way out where nobody listens.
+const REFUSED: &str = "is it running, and is the port right?";
 
 fn misconfigured(error: &RedisError) -> Fault {
     Fault::lasting(ErrorKind::Invalid, format!("its settings are refused: {error}"))

@@ -51,7 +51,7 @@ impl Fault {
             let what = match (error.is_timeout(), is_refused) {
                 (true, _) => "it did not answer in time".to_owned(),
                 (_, true) => "it refuses connections".to_owned(),
-                _ => format!("the connection broke: {error}"),
+                _ => format!("the connection broke: {}", error.to_string().replace('\n', " ")),
             };
             return Self { maybe_done: !is_refused, ..Self::unreachable(what) };
         }
@@ -125,6 +125,12 @@ impl Fault {
                 ..Self::lasting(ErrorKind::Unavailable, format!("the call failed: {error}"))
             },
         }
+    }
+
+    /// Adds a way out.
+    pub(super) fn hint(self, hint: &str) -> Self {
+        let what = format!("{}; {hint}", self.what.trim_end());
+        Self { what, ..self }
     }
 
     /// The same fault of a call that changes nothing, so whether it happened does not matter.

@@ -2,6 +2,7 @@
 //! restart.
 
 use std::future::Future;
+use std::io::{Read, Write};
 use std::time::Duration;
 
 use semel::{ErrorKind, Store, TransactionalStore};
@@ -39,6 +40,34 @@ fn a_wrong_user_password_database_or_port_is_named_without_the_password() {
         let nobody = refusal("postgres://u:hunter2@127.0.0.1:9/d", impatient()).await;
         assert_eq!(nobody.kind(), ErrorKind::Unavailable);
         assert!(nobody.to_string().contains("cannot be reached"), "{nobody}");
+    });
+}
+
+#[test]
+fn a_wrong_port_is_told_with_the_way_out() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let place = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            let mut connection = connection.unwrap();
+            std::thread::spawn(move || {
+                // Whoever has asked hears it, or has gone already; all of it is read, because a
+                // close before that would cut the answer off.
+                drop(connection.read(&mut [0; 1]));
+                drop(connection.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n"));
+                drop(connection.shutdown(std::net::Shutdown::Write));
+                drop(std::io::copy(&mut connection, &mut std::io::sink()));
+            });
+        }
+    });
+    block_on(async {
+        let nobody = refusal("postgres://u:p@127.0.0.1:1/d", impatient()).await.to_string();
+        assert!(nobody.contains("is it running, and is the port right?"), "{nobody}");
+        for mode in ["disable", "prefer"] {
+            let url = format!("postgres://u:p@{place}/d?sslmode={mode}");
+            let web = refusal(&url, impatient()).await.to_string();
+            assert!(web.contains("is no PostgreSQL: is the port right?"), "{web}");
+        }
     });
 }
 

@@ -1,6 +1,6 @@
 //! Servers and settings that are refused, and what is said about them.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 
 use semel::{ErrorKind, Store};
@@ -188,6 +188,55 @@ fn pretends(info: &'static str) -> String {
         }
     });
     url
+}
+
+/// A server that speaks HTTP.
+fn speaks_http() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let place = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            let mut connection = connection.unwrap();
+            std::thread::spawn(move || {
+                // Whoever has asked hears it, or has gone already; all of it is read, because a
+                // close before that would cut the answer off.
+                drop(connection.read(&mut [0; 1]));
+                drop(connection.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n"));
+                drop(connection.shutdown(std::net::Shutdown::Write));
+                drop(std::io::copy(&mut connection, &mut std::io::sink()));
+            });
+        }
+    });
+    place
+}
+
+#[test]
+fn a_wrong_port_is_told_with_the_way_out() {
+    block_on(async {
+        for kind in ["redis", "redis-cluster", "redis-sentinel"] {
+            let end = if kind == "redis-sentinel" { "/main" } else { "" };
+            let (_, message) = refused(&format!("{kind}://127.0.0.1:1{end}"), at_once()).await;
+            assert!(message.contains("is it running, and is the port right?"), "{message}");
+            let web = format!("{kind}://{}{end}", speaks_http());
+            let (_, message) = refused(&web, at_once()).await;
+            assert!(message.contains("is no Redis") && !message.contains('\n'), "{message}");
+        }
+        let web = format!("rediss://{}", speaks_http());
+        let (_, message) = refused(&web, at_once()).await;
+        assert!(message.contains("does not speak TLS"), "{message}");
+        let Some(url) = url() else { return };
+        for (from, to) in [("redis:", "rediss:"), ("redis:", "rediss-cluster:")] {
+            let (_, message) = refused(&url.replace(from, to), at_once()).await;
+            assert!(message.contains("does not speak TLS"), "{message}");
+        }
+        let url = format!("{}/main", url.replace("redis:", "redis-sentinel:"));
+        let (_, message) = refused(&url, at_once()).await;
+        assert!(message.contains("is no Sentinel"), "{message}");
+        let server = Redis::with_tls().unwrap();
+        let plain = server.url().replace("rediss:", "redis:");
+        let (_, message) = refused(&plain, at_once()).await;
+        assert!(message.contains("write rediss"), "{message}");
+    });
 }
 
 #[test]
