@@ -168,7 +168,8 @@ async fn gather(wire: &mut Wire) -> Result<RedisFacts, RedisError> {
         cluster_state = lines(&wire.ask_any("INFO").await?).get("cluster_state").cloned();
         if cluster_state.as_deref() != Some("ok") {
             // Older access lists do not have this right.
-            unserved = wire.ask_any("SHARDS").await.map(shards::unserved).unwrap_or_default();
+            let answer = wire.ask_any("SHARDS").await;
+            unserved = answer.as_ref().map(shards::unserved).unwrap_or_default();
         }
     }
     let (server, round_trip) = (String::new(), Duration::ZERO);

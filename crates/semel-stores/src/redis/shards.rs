@@ -7,9 +7,9 @@ use super::facts::{UnservedSlots, text_of};
 const SLOTS: u16 = 16_384;
 
 /// Reads the answer to `CLUSTER SHARDS`.
-pub(super) fn unserved(answer: Value) -> Vec<UnservedSlots> {
+pub(super) fn unserved(answer: &Value) -> Vec<UnservedSlots> {
     let (mut unserved, mut owned) = (Vec::new(), Vec::new());
-    for shard in items(&answer) {
+    for shard in items(answer) {
         let slots = numbers(field(shard, "slots"));
         let ranges = slots.chunks_exact(2).map(|range| (range[0], range[1]));
         let nodes = items(field(shard, "nodes")).iter();
@@ -89,7 +89,7 @@ mod tests {
     fn slots_of_dead_nodes_and_slots_of_nobody_are_found() {
         let whole =
             Value::Array(vec![shard(&[100, 16383], 1, "online"), shard(&[0, 99], 2, "online")]);
-        assert_eq!(unserved(whole), []);
+        assert_eq!(unserved(&whole), []);
         let holes = Value::Array(vec![
             shard(&[0, 99, 200, 299], 1, "fail"),
             shard(&[400, 16000], 2, "online"),
@@ -102,7 +102,7 @@ mod tests {
             gap(300, 399, None),
             gap(16001, 16383, None),
         ];
-        assert_eq!(unserved(holes), expected);
-        assert_eq!(unserved(Value::Nil), [gap(0, 16383, None)]);
+        assert_eq!(unserved(&holes), expected);
+        assert_eq!(unserved(&Value::Nil), [gap(0, 16383, None)]);
     }
 }
