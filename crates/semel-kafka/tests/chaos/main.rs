@@ -19,6 +19,7 @@ mod failpoints;
 mod history;
 mod job;
 mod naive;
+mod pauses;
 mod place;
 mod reader;
 mod sink;

@@ -44,6 +44,8 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
 pub(crate) fn broker() -> Option<Kafka> {
     let settings = [
         ("group.min.session.timeout.ms", "1000"),
+        ("group.consumer.min.heartbeat.interval.ms", "300"),
+        ("group.consumer.heartbeat.interval.ms", "300"),
         ("transaction.abort.timed.out.transaction.cleanup.interval.ms", "500"),
     ];
     (!skips(Kafka::missing())).then(|| Kafka::with(&settings).unwrap())
@@ -242,7 +244,7 @@ impl Run {
     }
 }
 
-async fn create_topic(bootstrap: &str, name: &str, partitions: i32) {
+pub(crate) async fn create_topic(bootstrap: &str, name: &str, partitions: i32) {
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", bootstrap).create().unwrap();
     let new = NewTopic::new(name, partitions, TopicReplication::Fixed(1));

@@ -65,6 +65,8 @@ fn assign(consumer: &Client, starts: Vec<(TopicPartition, Option<i64>)>) -> Resu
             continue;
         }
         place.start = Some(start);
+        // A pause that was asked for before meant an earlier assignment.
+        place.is_paused = false;
         if place.is_late {
             place.is_late = false;
             late.push((partition, start));

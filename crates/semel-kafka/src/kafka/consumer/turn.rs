@@ -84,6 +84,8 @@ impl Turns {
             self.wait(consumer, self.times.assign, is_answered);
         }
         let (list, late) = self.starts(partitions)?;
+        // Since an earlier assignment they may be paused: librdkafka keeps that for itself.
+        told("resume partitions", consumer.resume(&convert::bare(partitions)?))?;
         let result = match consumer.rebalance_protocol() {
             RebalanceProtocol::Cooperative => consumer.incremental_assign(&list),
             _ => consumer.assign(&list),
