@@ -2,7 +2,7 @@
 //! deliveries, send the offsets with the member's identity, commit.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -27,10 +27,12 @@ pub(super) struct Bare {
     pub(super) batch_max: usize,
 }
 
-/// Whether every record was delivered.
+/// How many records were delivered, and how many were not. Not `flush`: rdkafka's waits 100 ms
+/// each time, because its `poll` goes on until its time is over.
 #[derive(Default)]
 struct Deliveries {
-    has_failed: AtomicBool,
+    counts: Mutex<(usize, usize)>,
+    news: Condvar,
 }
 
 impl ClientContext for Deliveries {}
@@ -39,9 +41,26 @@ impl ProducerContext for Deliveries {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if result.is_err() {
-            self.has_failed.store(true, Ordering::SeqCst);
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        match result {
+            Ok(_) => counts.0 += 1,
+            Err(_) => counts.1 += 1,
         }
+        self.news.notify_one();
+    }
+}
+
+impl Deliveries {
+    /// Waits until so many records are delivered, and forgets them.
+    fn wait_for(&self, sent: usize) -> Result<(), Error> {
+        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_open = |(delivered, failed): &mut (usize, usize)| *delivered + *failed < sent;
+        let waited = self.news.wait_timeout_while(counts, CALL_MAX, is_open);
+        let (mut counts, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if std::mem::take(&mut *counts) == (sent, 0) {
+            return Ok(());
+        }
+        Err("a record was not delivered".into())
     }
 }
 
@@ -97,10 +116,7 @@ impl Bare {
         if count == 0 {
             return Ok(());
         }
-        producer.flush(CALL_MAX)?;
-        if producer.context().has_failed.load(Ordering::SeqCst) {
-            return Err("a record was not delivered".into());
-        }
+        producer.context().wait_for(count)?;
         let mut offsets = TopicPartitionList::new();
         for (partition, next) in next {
             offsets.add_partition_offset(&self.input, partition, Offset::Offset(next))?;

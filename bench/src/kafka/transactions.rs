@@ -26,6 +26,10 @@ const MILLIS_MAX: f64 = 2.0;
 /// after it has answered the commit.
 const PAUSES_MS: [u64; 2] = [0, 10];
 
+/// What librdkafka waits before it asks again to add partitions to a transaction while the broker
+/// still finishes the last one (`CONCURRENT_TRANSACTIONS`). No setting changes it.
+const BACKOFF: Duration = Duration::from_millis(20);
+
 /// Means of one run, in milliseconds.
 #[derive(Clone, Copy, Debug, Default)]
 struct Means {
@@ -33,6 +37,8 @@ struct Means {
     sends: f64,
     positions: f64,
     commit: f64,
+    /// The percentage whose sends took that long or longer.
+    backed_off: f64,
 }
 
 impl Means {
@@ -80,7 +86,7 @@ impl Way {
 
     async fn means(&self, pause: Duration, time: Duration) -> Result<Means, Error> {
         let mut sums = [Duration::ZERO; 4];
-        let mut count = 0;
+        let (mut count, mut backed_off) = (0, 0);
         let began = Instant::now();
         while began.elapsed() < time {
             if !pause.is_zero() {
@@ -88,6 +94,7 @@ impl Way {
             }
             count += 1;
             let ends = self.once(count).await?;
+            backed_off += i64::from(ends[1] >= BACKOFF);
             sums.iter_mut().zip(ends).for_each(|(sum, end)| *sum += end);
         }
         let mean = |index: usize| sums[index].as_secs_f64() * 1e3 / count as f64;
@@ -96,6 +103,7 @@ impl Way {
             sends: mean(1) - mean(0),
             positions: mean(2) - mean(1),
             commit: mean(3) - mean(2),
+            backed_off: backed_off as f64 * 100.0 / count as f64,
         })
     }
 }
@@ -134,11 +142,13 @@ fn print_row(name: &str, samples: &[Means]) -> f64 {
     let of = |part: fn(&Means) -> f64| median(&samples.iter().map(part).collect::<Vec<_>>());
     let whole = of(Means::whole);
     println!(
-        "{name:<12} {whole:>6.2} ms = begin {:.2} + sends {:.2} + positions {:.2} + commit {:.2}",
+        "{name:<12} {whole:>6.2} ms = begin {:.2} + sends {:.2} + positions {:.2} + commit {:.2}; {:.0} % \
+         of the sends took {BACKOFF:?} or longer",
         of(|it| it.begin),
         of(|it| it.sends),
         of(|it| it.positions),
-        of(|it| it.commit)
+        of(|it| it.commit),
+        of(|it| it.backed_off)
     );
     whole
 }

@@ -24,7 +24,7 @@ struct Sample {
 }
 
 pub(super) async fn run(ground: &Ground, extent: Extent) -> Result<Verdict, Error> {
-    let count = if extent.is_judged { 100_000 } else { 2_000 };
+    let count = if extent.is_judged { 50_000 } else { 2_000 };
     let record = |record: Outgoing, number: u32| {
         let mut record = record.key((number % KEYS).to_string()).value(PAYLOAD);
         record.partition = i32::try_from(number % KEYS).ok().map(|key| key % PARTITIONS);
