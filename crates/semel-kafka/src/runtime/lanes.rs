@@ -18,6 +18,9 @@ use crate::log::{
 use crate::options::{ConsumerOptions, Order};
 use crate::rejected::{Reason, Rejected, Then, letter};
 
+/// How often it is said that records wait.
+const WORD_EVERY: Duration = Duration::from_secs(10);
+
 /// What became of a record.
 #[derive(Debug)]
 pub(crate) enum Ran {
@@ -103,6 +106,7 @@ pub(crate) struct Lanes<'a, J> {
     seats: HashMap<Id, (LaneKey, Arc<Record>)>,
     buffered: usize,
     next_sleeper: u64,
+    next_word: Timestamp,
     tick: Timestamp,
 }
 
@@ -137,6 +141,7 @@ impl<'a, J: Job> Lanes<'a, J> {
             seats: HashMap::new(),
             buffered: 0,
             next_sleeper: 0,
+            next_word: Timestamp::default(),
         }
     }
 
@@ -228,15 +233,22 @@ impl<'a, J: Job> Lanes<'a, J> {
             Ran::Handled => self.finish(&key, &record, false).await,
             Ran::Duplicate => self.finish(&key, &record, true).await,
             Ran::Wait { why, pause } => {
-                tracing::debug!(
-                    partition = %key.partition, offset = record.offset, why, ?pause,
-                    "a record waits"
-                );
+                self.tell_of_waiting(&record, &why);
                 self.put_to_sleep(key, pause);
                 Ok(())
             }
             Ran::Rejected(rejected) => self.reject(key, &record, rejected).await,
         }
+    }
+
+    /// Says why records wait, without saying it for each of them.
+    fn tell_of_waiting(&mut self, record: &Record, why: &str) {
+        let now = self.options.clock.now();
+        if now < self.next_word {
+            return;
+        }
+        self.next_word = now.after(WORD_EVERY);
+        tracing::warn!(partition = %record.partition, offset = record.offset, why, "records wait");
     }
 
     async fn finish(
