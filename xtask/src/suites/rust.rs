@@ -11,9 +11,11 @@ pub(super) const FEATURES: &str = "semel/conformance,semel-cli/failpoints,semel-
 /// the others leave it out.
 const KAFKA_PACKAGES: [&str; 2] = ["kafka-orders", "semel-kafka"];
 
-/// As [`FEATURES`], for what builds librdkafka.
+/// As [`FEATURES`], for what builds librdkafka: the door, and the program with it.
 const KAFKA_FEATURES: &str = "semel-kafka/conformance,semel-kafka/failpoints,\
-    semel-kafka/postgres,semel-kafka/sqlite,semel-cli/kafka";
+    semel-kafka/postgres,semel-kafka/sqlite";
+const KAFKA_PROGRAM: [&str; 4] =
+    ["-p", "semel-cli", "--features", "semel-cli/kafka,semel-cli/failpoints"];
 
 pub(super) fn fmt() -> Verdict {
     missing_component("fmt", "rustfmt").unwrap_or_else(|| cargo(&["fmt", "--all", "--check"]))
@@ -46,17 +48,17 @@ pub(super) fn kafka() -> Verdict {
         let why = "not on PATH: make, which librdkafka is built with".to_owned();
         return Verdict::Skipped { why, way: "apt-get install make".to_owned() };
     }
-    let features = format!("{FEATURES},{KAFKA_FEATURES}");
-    let packages: Vec<&str> = KAFKA_PACKAGES.iter().flat_map(|name| ["-p", name]).collect();
-    let of = |command: &'static str| [&[command, "--features", &features], &packages[..]].concat();
-    let tests_of_the_program = ["-p", "semel-cli", "--test", "kafka"];
+    let packages = KAFKA_PACKAGES.iter().flat_map(|name| ["-p", name]);
+    let door: Vec<&str> = packages.chain(["--features", KAFKA_FEATURES]).collect();
     let run = || -> Result<(), String> {
-        let lint = [&of("clippy")[..], &["-p", "semel-cli", "--all-targets", "--"]].concat();
-        process::run(&mut process::cargo(&[&lint[..], &["-D", "warnings"]].concat()))?;
-        process::run(&mut process::cargo(&of("test")))?;
-        let program = [&["test", "--features", &features], &tests_of_the_program[..]].concat();
+        for what in [&door[..], &KAFKA_PROGRAM] {
+            let lint = [&["clippy", "--all-targets"], what, &["--", "-D", "warnings"]].concat();
+            process::run(&mut process::cargo(&lint))?;
+        }
+        process::run(&mut process::cargo(&[&["test"], &door[..]].concat()))?;
+        let program = [&["test", "--test", "kafka"], &KAFKA_PROGRAM[..]].concat();
         process::run(&mut process::cargo(&program))?;
-        document(&[&of("doc")[..], &["--no-deps"]].concat())
+        document(&[&["doc", "--no-deps"], &door[..]].concat())
     };
     Verdict::of(run())
 }
