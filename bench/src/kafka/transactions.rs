@@ -142,8 +142,8 @@ fn print_row(name: &str, samples: &[Means]) -> f64 {
     let of = |part: fn(&Means) -> f64| median(&samples.iter().map(part).collect::<Vec<_>>());
     let whole = of(Means::whole);
     println!(
-        "{name:<12} {whole:>6.2} ms = begin {:.2} + sends {:.2} + positions {:.2} + commit {:.2}; {:.0} % \
-         of the sends took {BACKOFF:?} or longer",
+        "{name:<12} {whole:>6.2} ms = begin {:.2} + sends {:.2} + positions {:.2} + commit {:.2}; \
+         {:.0} % of the sends took {BACKOFF:?} or longer",
         of(|it| it.begin),
         of(|it| it.sends),
         of(|it| it.positions),
