@@ -128,11 +128,14 @@ impl<'a, W: Work> Driver<'a, W> {
         let mut until = std::pin::pin!(until);
         loop {
             let rest = self.rest();
+            // With enough to do, the rest stays with the log: pausing partitions throws away what
+            // it has fetched, and is for when there is nothing to do with a full buffer.
+            let is_sated = rest.is_zero() && self.is_full();
             let rest = self.options.clock.sleep(rest);
             let turn = tokio::select! {
                 biased;
                 () = &mut until => Turn::Stop,
-                event = self.consumer.next() => Turn::Event(event),
+                event = self.consumer.next(), if !is_sated => Turn::Event(event),
                 () = rest => Turn::Work,
             };
             match turn {
@@ -437,9 +440,8 @@ impl<'a, W: Work> Driver<'a, W> {
                 shelf.put(Arc::new(record));
             }
         }
-        let buffered = self.buffered();
-        self.meter.buffered(buffered);
-        if buffered < self.options.buffer_max {
+        self.meter.buffered(self.buffered());
+        if !self.is_full() || self.rest().is_zero() {
             return Ok(());
         }
         let mut full = Vec::new();
@@ -469,6 +471,10 @@ impl<'a, W: Work> Driver<'a, W> {
         }
         let resumed = self.consumer.resume(resumed).await;
         self.settle(resumed)
+    }
+
+    fn is_full(&self) -> bool {
+        self.buffered() >= self.options.buffer_max
     }
 
     fn buffered(&self) -> usize {
