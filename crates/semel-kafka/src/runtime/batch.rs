@@ -144,6 +144,10 @@ impl<'a, W: Work> Driver<'a, W> {
                 Turn::Work => self.work().await?,
             }
         }
+        if self.rewind.is_some() {
+            // What this member left open would hold up the others until its time-out.
+            drop(self.work.starts(&[]).await);
+        }
         self.display().await;
         leave(self.consumer).await;
         Ok(())
