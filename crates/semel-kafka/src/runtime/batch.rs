@@ -351,17 +351,20 @@ impl<'a, W: Work> Driver<'a, W> {
             Ok(starts) => starts,
             Err(problem) => return self.failed(problem, &[]),
         };
-        let mut positions = Vec::new();
+        let (mut positions, mut assigned) = (Vec::new(), Vec::new());
         for (partition, start) in partitions.iter().zip(starts) {
             let Some(shelf) = self.shelves.get_mut(partition) else { continue };
             shelf.records.clear();
             shelf.is_paused = false;
-            // Without a position nothing was ever finished; what was read first is still first.
-            if let Some(next) = start.or(shelf.first) {
+            if !shelf.is_assigned {
+                assigned.push((partition.clone(), start));
+            } else if let Some(next) = start.or(shelf.first) {
+                // Without a position nothing was ever finished; what was read first is still first.
                 positions.push(Position { partition: partition.clone(), next });
             }
         }
         let sought = async {
+            self.assign(assigned).await?;
             self.consumer.seek(positions).await?;
             self.consumer.resume(partitions).await
         };
@@ -409,8 +412,7 @@ impl<'a, W: Work> Driver<'a, W> {
             self.shelves.insert(partition.clone(), shelf);
         }
         self.meter.assigned(self.shelves.len());
-        let assigned = partitions.iter().cloned().zip(starts).collect();
-        let assigned = self.consumer.assign(assigned).await;
+        let assigned = self.assign(partitions.iter().cloned().zip(starts).collect()).await;
         self.settle(assigned)?;
         match problem {
             None => Ok(()),
@@ -420,6 +422,20 @@ impl<'a, W: Work> Driver<'a, W> {
                 self.failed(problem, &[])
             }
         }
+    }
+
+    /// Answers the group; done again by [`Self::read_again`] for what it did not hear.
+    async fn assign(&mut self, starts: Vec<(TopicPartition, Option<i64>)>) -> Result<(), LogError> {
+        if starts.is_empty() {
+            return Ok(());
+        }
+        self.consumer.assign(starts.clone()).await?;
+        for (partition, _) in starts {
+            if let Some(shelf) = self.shelves.get_mut(&partition) {
+                shelf.is_assigned = true;
+            }
+        }
+        Ok(())
     }
 
     async fn part_with(&mut self, partitions: Vec<TopicPartition>) -> Result<(), Error> {

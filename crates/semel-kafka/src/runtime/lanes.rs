@@ -74,6 +74,8 @@ struct Part {
     /// Behind the last record that was read.
     read: Option<i64>,
     committed: Option<i64>,
+    /// The group knows that it is read.
+    is_assigned: bool,
     is_paused: bool,
     is_stopped: bool,
 }
@@ -166,7 +168,7 @@ impl<'a, J: Job> Lanes<'a, J> {
                 Turn::Stop => break,
                 Turn::Ended(ended) => self.ended(ended).await?,
                 Turn::Event(event) => self.react(event).await?,
-                Turn::Wake => self.wake().await,
+                Turn::Wake => self.wake().await?,
             }
         }
         let all: Vec<_> = self.parts.keys().cloned().collect();
@@ -194,7 +196,7 @@ impl<'a, J: Job> Lanes<'a, J> {
         }
     }
 
-    async fn wake(&mut self) {
+    async fn wake(&mut self) -> Result<(), Error> {
         let now = self.options.clock.now();
         while let Some((wake, sleeper)) = self.waiting.first().copied()
             && wake <= now
@@ -209,7 +211,10 @@ impl<'a, J: Job> Lanes<'a, J> {
             let positions = self.parts.iter().map(|(it, part)| (it.clone(), part.position()));
             self.lag.look(positions.collect());
             self.meter.lanes(self.lanes.len(), self.running.len());
+            self.assign().await?;
+            self.resume_if_there_is_room().await?;
         }
+        Ok(())
     }
 
     async fn ended(&mut self, ended: Option<Result<(Id, Ran), JoinError>>) -> Result<(), Error> {
@@ -358,8 +363,7 @@ impl<'a, J: Job> Lanes<'a, J> {
                     self.parts.insert(partition.clone(), Part::default());
                 }
                 self.meter.assigned(self.parts.len());
-                let starts = partitions.into_iter().map(|partition| (partition, None)).collect();
-                self.passing(|it| Box::pin(it.consumer.assign(starts))).await
+                self.assign().await
             }
             Ok(Event::Revoked(partitions)) => {
                 failpoint::pass("kafka:revoked");
@@ -382,7 +386,28 @@ impl<'a, J: Job> Lanes<'a, J> {
         }
     }
 
-    /// A call whose failure only the group's next event can mend.
+    /// Answers the group about the partitions of which it has not heard; done again with every
+    /// tick.
+    async fn assign(&mut self) -> Result<(), Error> {
+        let unheard = self.parts.iter().filter(|(_, part)| !part.is_assigned);
+        let unheard: Vec<_> = unheard.map(|(partition, _)| (partition.clone(), None)).collect();
+        if unheard.is_empty() {
+            return Ok(());
+        }
+        match self.consumer.assign(unheard.clone()).await {
+            Ok(()) => {
+                for (partition, _) in unheard {
+                    if let Some(part) = self.parts.get_mut(&partition) {
+                        part.is_assigned = true;
+                    }
+                }
+                Ok(())
+            }
+            Err(error) => self.passing(|_| Box::pin(async { Err(error) })).await,
+        }
+    }
+
+    /// A call whose failure the next tick or the group's next event mends.
     async fn passing<'s>(
         &'s mut self,
         call: impl FnOnce(&'s mut Self) -> BoxFuture<'s, Result<(), LogError>>,
@@ -453,18 +478,24 @@ impl<'a, J: Job> Lanes<'a, J> {
         if self.buffered > self.options.buffer_max / 2 {
             return Ok(());
         }
-        let mut resumed = Vec::new();
-        for (partition, part) in &mut self.parts {
-            let has_room = part.ahead() <= self.options.ahead_max / 2;
-            if part.is_paused && !part.is_stopped && has_room {
-                part.is_paused = false;
-                resumed.push(partition.clone());
-            }
-        }
-        if resumed.is_empty() {
+        let has_room = |part: &&Part| part.ahead() <= self.options.ahead_max / 2;
+        let waits = |part: &&Part| part.is_paused && !part.is_stopped;
+        let waiting = self.parts.iter().filter(|(_, part)| waits(part) && has_room(part));
+        let waiting: Vec<_> = waiting.map(|(partition, _)| partition.clone()).collect();
+        if waiting.is_empty() {
             return Ok(());
         }
-        self.passing(|it| Box::pin(it.consumer.resume(resumed))).await
+        match self.consumer.resume(waiting.clone()).await {
+            Ok(()) => {
+                for partition in &waiting {
+                    if let Some(part) = self.parts.get_mut(partition) {
+                        part.is_paused = false;
+                    }
+                }
+                Ok(())
+            }
+            Err(error) => self.passing(|_| Box::pin(async { Err(error) })).await,
+        }
     }
 
     /// Waits for what runs in these partitions, for a while; starts nothing new in them.

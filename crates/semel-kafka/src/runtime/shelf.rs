@@ -14,6 +14,8 @@ pub(super) struct Shelf {
     pub(super) records: VecDeque<Arc<Record>>,
     /// A record that failed and has to be handled alone.
     pub(super) trial: Option<Trial>,
+    /// The group knows from where it is read.
+    pub(super) is_assigned: bool,
     pub(super) is_paused: bool,
     /// A record could not be handled, and nothing that follows may be.
     pub(super) is_stopped: bool,
