@@ -401,26 +401,18 @@ impl<'a, W: Work> Driver<'a, W> {
     }
 
     async fn welcome(&mut self, partitions: Vec<TopicPartition>) -> Result<(), Error> {
-        let starts = self.work.starts(&partitions).await;
-        let (starts, problem) = match starts {
-            Ok(starts) => (starts, None),
-            // The group must not wait for a database: the partitions come, and rest.
-            Err(problem) => (vec![None; partitions.len()], Some(problem)),
-        };
         for partition in &partitions {
-            let shelf = Shelf { is_paused: problem.is_some(), ..Shelf::default() };
-            self.shelves.insert(partition.clone(), shelf);
+            self.shelves.insert(partition.clone(), Shelf::default());
         }
         self.meter.assigned(self.shelves.len());
-        let assigned = self.assign(partitions.iter().cloned().zip(starts).collect()).await;
-        self.settle(assigned)?;
-        match problem {
-            None => Ok(()),
-            Some(problem) => {
-                let paused = self.consumer.pause(partitions).await;
-                self.settle(paused)?;
-                self.failed(problem, &[])
+        match self.work.starts(&partitions).await {
+            Ok(starts) => {
+                let assigned = self.assign(partitions.into_iter().zip(starts).collect()).await;
+                self.settle(assigned)
             }
+            // Answered once it is known from where to read. Asking the group for its position
+            // instead could wait for a transaction that this very member has left open.
+            Err(problem) => self.failed(problem, &[]),
         }
     }
 
