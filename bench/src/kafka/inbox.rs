@@ -124,11 +124,7 @@ impl<'a> Place<'a> {
     async fn theirs(&self, progress: &Progress, time: Duration) -> Result<(), Error> {
         let client = self.pool.get().await?;
         let peer = Peer::prepare(&client).await?;
-        let settings = ConsumerSettings {
-            group: self.ground.name("peer"),
-            topics: vec![self.topic.clone()],
-            begin: Begin::Earliest,
-        };
+        let settings = ConsumerSettings::new(self.ground.name("peer"), [&self.topic]);
         let mut consumer = self.ground.log()?.consumer(&settings)?;
         let mut began = None;
         loop {

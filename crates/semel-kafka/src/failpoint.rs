@@ -9,6 +9,7 @@ pub const POINTS: &[&str] = &[
     "kafka:before_commit",
     "kafka:after_commit",
     "kafka:after_send",
+    "kafka:after_letter",
     "kafka:after_positions",
     "kafka:revoked",
     "kafka:before_position",

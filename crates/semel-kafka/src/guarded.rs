@@ -9,6 +9,7 @@ use semel::{
     BoxFuture, Context, Error, ErrorKind, Failure, Fingerprint, FingerprintKey, Guard, Key, Tenant,
 };
 
+use crate::failpoint;
 use crate::identity::Identity;
 use crate::log::{Log, LogErrorKind, LogProducer, Outgoing, ProducerSettings, Record};
 use crate::options::ConsumerOptions;
@@ -100,7 +101,7 @@ impl Guarded {
             handler: Arc::new(handler),
             letters: Arc::default(),
         };
-        Lanes::new(&self.options, &self.log, consumer, job).run(until).await
+        Lanes::new(&self.options, &self.log, consumer, job)?.run(until).await
     }
 }
 
@@ -147,7 +148,7 @@ where
         })
     }
 
-    fn bury(&self, letter: Outgoing) -> BoxFuture<'static, Ran> {
+    fn post(&self, letter: Outgoing) -> BoxFuture<'static, Ran> {
         let (log, letters) = (Arc::clone(&self.log), Arc::clone(&self.letters));
         Box::pin(async move {
             let known = lock(&letters).clone();
@@ -162,7 +163,10 @@ where
                 },
             };
             match producer.send(letter).await {
-                Ok(_) => Ran::Handled,
+                Ok(delivered) => {
+                    failpoint::pass("kafka:after_letter");
+                    Ran::Posted(delivered)
+                }
                 Err(error) if error.kind() == LogErrorKind::Invalid => {
                     let detail = error.to_string();
                     Ran::Rejected(Rejected::at_once(Reason::OutputRefused, detail))

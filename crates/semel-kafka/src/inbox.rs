@@ -7,17 +7,19 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
+use futures_util::future::join_all;
 use semel::{BoxFuture, Error, ErrorKind};
 
 use crate::failpoint;
 use crate::identity::Identity;
 use crate::ledger::{Ledger, Move, Owned, Sighting};
 use crate::log::{
-    Log, LogConsumer, LogErrorKind, LogProducer, Outgoing, ProducerSettings, Record, TopicPartition,
+    Delivered, Log, LogConsumer, LogErrorKind, LogProducer, Position, ProducerSettings, Record,
+    TopicPartition,
 };
 use crate::options::ConsumerOptions;
-use crate::rejected::{Failed, Reason, Rejected};
-use crate::runtime::{Done, Driver, Problem, Work, ended_by};
+use crate::rejected::{Failed, Rejected};
+use crate::runtime::{Batch, Done, Driver, Entry, Problem, Work, ended_by};
 use crate::window::Window;
 
 /// How many ids are forgotten in one go.
@@ -152,7 +154,7 @@ impl<L: Ledger> Inbox<L> {
     ) -> Result<(), Error> {
         let consumer = self.log.consumer(&self.options.member()).map_err(ended_by)?;
         let work = Booking { inbox: self, handler, owned: BTreeMap::new(), letters: None };
-        Driver::new(&self.options, &self.log, consumer, work).run(until).await
+        Driver::new(&self.options, &self.log, consumer, work)?.run(until).await
     }
 }
 
@@ -165,14 +167,10 @@ struct Booking<'a, L, H> {
 }
 
 impl<L: Ledger, H: InboxHandler<L::Transaction>> Booking<'_, L, H> {
-    /// How the positions move when these records are finished.
-    fn moves(&self, records: &[Arc<Record>]) -> Result<Vec<Move>, Problem> {
-        let mut next = BTreeMap::new();
-        for record in records {
-            next.insert(&record.partition, record.offset + 1);
-        }
-        let moves = next.into_iter().map(|(partition, next)| {
-            let owned = self.owned.get(partition).cloned().ok_or_else(|| {
+    /// How the positions move when this batch is finished.
+    fn moves(&self, batch: &Batch) -> Result<Vec<Move>, Problem> {
+        let moves = batch.positions().into_iter().map(|Position { partition, next }| {
+            let owned = self.owned.get(&partition).cloned().ok_or_else(|| {
                 Problem::Again(format!("{partition} is not known in the ledger yet").into())
             })?;
             Ok(Move { owned, next })
@@ -187,8 +185,8 @@ impl<L: Ledger, H: InboxHandler<L::Transaction>> Booking<'_, L, H> {
         }
     }
 
-    fn sightings(&self, records: &[Arc<Record>]) -> Result<Vec<Sighting>, Problem> {
-        let sightings = records.iter().enumerate().map(|(index, record)| {
+    fn sightings(&self, entries: &[Entry]) -> Result<Vec<Sighting>, Problem> {
+        let sightings = entries.iter().enumerate().map(|(index, Entry { record, .. })| {
             let id = self.inbox.identity.of(record);
             let id = id.map_err(|rejected| Problem::Rejected { index, rejected })?;
             let partition = record.partition.clone();
@@ -201,17 +199,20 @@ impl<L: Ledger, H: InboxHandler<L::Transaction>> Booking<'_, L, H> {
     async fn fill(
         &self,
         transaction: &mut L::Transaction,
-        records: &[Arc<Record>],
+        batch: &Batch,
         moves: &[Move],
         sightings: &[Sighting],
     ) -> Result<Done, Problem> {
         let Inbox { ledger, window, options, .. } = self.inbox;
         ledger.advance(transaction, &options.group, moves).await.map_err(uncertain)?;
+        if sightings.is_empty() {
+            return Ok(Done::default());
+        }
         let seen = ledger.remember(transaction, &options.group, window, sightings).await;
         let seen = seen.map_err(uncertain)?;
         failpoint::pass("kafka:after_remember");
         let mut duplicates = 0;
-        for (index, record) in records.iter().enumerate() {
+        for (index, Entry { record, .. }) in batch.handled.iter().enumerate() {
             if !seen.get(index).copied().unwrap_or(true) {
                 duplicates += 1;
                 continue;
@@ -226,34 +227,27 @@ impl<L: Ledger, H: InboxHandler<L::Transaction>> Booking<'_, L, H> {
             return Err(Problem::Rejected { index, rejected: Rejected::of_handler(&failed) });
         }
         failpoint::pass("kafka:after_effect");
-        Ok(Done { duplicates })
+        Ok(Done { duplicates, delivered: Vec::new() })
     }
 
-    /// One transaction: what `fill` does, and its end.
-    async fn book(
+    /// Everything before the commit. The letters last: a crash behind them writes them again, and
+    /// a batch that fails before them has written none.
+    async fn prepare(
         &mut self,
-        records: &[Arc<Record>],
+        transaction: &mut L::Transaction,
+        batch: &Batch,
+        moves: &[Move],
         sightings: &[Sighting],
     ) -> Result<Done, Problem> {
-        let ledger = &self.inbox.ledger;
-        let moves = self.moves(records)?;
-        failpoint::pass("kafka:before_transaction");
-        let mut transaction = ledger.begin().await.map_err(uncertain)?;
-        let done = match self.fill(&mut transaction, records, &moves, sightings).await {
-            Ok(done) => done,
-            Err(problem) => {
-                ledger.rollback(transaction).await;
-                return Err(problem);
-            }
-        };
-        failpoint::pass("kafka:before_commit");
-        ledger.commit(transaction).await.map_err(uncertain)?;
-        failpoint::pass("kafka:after_commit");
-        self.moved(moves);
-        Ok(done)
+        let done = self.fill(transaction, batch, moves, sightings).await?;
+        let delivered = self.post(batch).await?;
+        Ok(Done { delivered, ..done })
     }
 
-    async fn post(&mut self, letter: Outgoing) -> Result<(), Problem> {
+    async fn post(&mut self, batch: &Batch) -> Result<Vec<Delivered>, Problem> {
+        if batch.posted.is_empty() {
+            return Ok(Vec::new());
+        }
         let letters = match &self.letters {
             Some(letters) => Arc::clone(letters),
             None => {
@@ -261,16 +255,25 @@ impl<L: Ledger, H: InboxHandler<L::Transaction>> Booking<'_, L, H> {
                 Arc::clone(self.letters.insert(made))
             }
         };
-        let Err(error) = letters.send(letter).await else { return Ok(()) };
-        self.letters = None;
-        match error.kind() {
-            LogErrorKind::Invalid => {
-                let rejected = Rejected::at_once(Reason::OutputRefused, error.to_string());
-                Err(Problem::Rejected { index: 0, rejected })
-            }
-            // Another producer may succeed; a letter that arrived all the same is there twice.
-            _ => Err(Problem::Again(error.into())),
+        let sends: Vec<_> = batch.letters().map(|letter| letters.send(letter)).collect();
+        let mut delivered = Vec::with_capacity(sends.len());
+        for (index, sent) in join_all(sends).await.into_iter().enumerate() {
+            let error = match sent {
+                Ok(it) => {
+                    delivered.push(it);
+                    continue;
+                }
+                Err(error) => error,
+            };
+            self.letters = None;
+            return Err(match error.kind() {
+                LogErrorKind::Invalid => Problem::Refused { index, detail: error.to_string() },
+                // Another producer may succeed; a letter that arrived all the same is there twice.
+                _ => Problem::Again(error.into()),
+            });
         }
+        failpoint::pass("kafka:after_letter");
+        Ok(delivered)
     }
 }
 
@@ -286,35 +289,24 @@ impl<L: Ledger, H: InboxHandler<L::Transaction>> Work for Booking<'_, L, H> {
         Ok(starts)
     }
 
-    async fn process(
-        &mut self,
-        _: &mut dyn LogConsumer,
-        records: &[Arc<Record>],
-    ) -> Result<Done, Problem> {
-        let sightings = self.sightings(records)?;
-        self.book(records, &sightings).await
-    }
-
-    async fn bury(
-        &mut self,
-        _: &mut dyn LogConsumer,
-        record: &Record,
-        letter: Outgoing,
-    ) -> Result<(), Problem> {
-        // First the letter, then the position: a crash in between writes it again, and none is
-        // lost.
-        self.post(letter).await?;
+    async fn process(&mut self, _: &mut dyn LogConsumer, batch: &Batch) -> Result<Done, Problem> {
+        let sightings = self.sightings(&batch.handled)?;
+        let moves = self.moves(batch)?;
         let ledger = &self.inbox.ledger;
-        let group = &self.inbox.options.group;
-        let moves = self.moves(&[Arc::new(record.clone())])?;
+        failpoint::pass("kafka:before_transaction");
         let mut transaction = ledger.begin().await.map_err(uncertain)?;
-        if let Err(error) = ledger.advance(&mut transaction, group, &moves).await {
-            ledger.rollback(transaction).await;
-            return Err(uncertain(error));
-        }
+        let done = match self.prepare(&mut transaction, batch, &moves, &sightings).await {
+            Ok(done) => done,
+            Err(problem) => {
+                ledger.rollback(transaction).await;
+                return Err(problem);
+            }
+        };
+        failpoint::pass("kafka:before_commit");
         ledger.commit(transaction).await.map_err(uncertain)?;
+        failpoint::pass("kafka:after_commit");
         self.moved(moves);
-        Ok(())
+        Ok(done)
     }
 
     fn let_go(&mut self, partitions: &[TopicPartition]) {

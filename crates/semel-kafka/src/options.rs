@@ -131,12 +131,15 @@ impl ConsumerOptions {
         self.poison.check()?;
         let names = [("a group", &*self.group)].into_iter();
         let names = names.chain(self.topics.iter().map(|topic| ("a topic", &**topic)));
+        let suffix = self.poison.retry_topics.as_ref().map_or("", |it| &it.suffix);
         for (what, name) in names {
             let is_fine = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-            if name.is_empty() || name.len() > 249 || !name.bytes().all(is_fine) {
+            if name.is_empty() || name.len() + suffix.len() > 249 || !name.bytes().all(is_fine) {
                 let name = name.escape_debug();
-                let message =
-                    format!("{what} named `{name}` is refused; take 1 to 249 of a-z A-Z 0-9 . _ -");
+                let max = 249_usize.saturating_sub(suffix.len());
+                let message = format!(
+                    "{what} named `{name}` is refused; take 1 to {max} of a-z A-Z 0-9 . _ -"
+                );
                 return Err(Error::new(ErrorKind::Settings, message));
             }
         }
@@ -155,6 +158,21 @@ impl ConsumerOptions {
                 return Err(Error::new(ErrorKind::Settings, message));
             }
         }
+        if let Some(retry) = &self.poison.retry_topics {
+            if self.order == Order::Partition {
+                let message = "retry topics keep the order of each key, not that of a partition; \
+                               choose Order::Key or do without them";
+                return Err(Error::new(ErrorKind::Settings, message));
+            }
+            if let Some(topic) = self.topics.iter().find(|it| it.ends_with(&retry.suffix)) {
+                let message = format!(
+                    "`{topic}` ends with the suffix of retry topics, `{}`; a retry topic is read \
+                     by its consumer without being named",
+                    retry.suffix
+                );
+                return Err(Error::new(ErrorKind::Settings, message));
+            }
+        }
         if self.buffer_max < self.batch_max {
             let message = "buffer_max is smaller than batch_max, so no batch would ever be full";
             return Err(Error::new(ErrorKind::Settings, message));
@@ -164,6 +182,7 @@ impl ConsumerOptions {
 
     pub(crate) fn member(&self) -> ConsumerSettings {
         let Self { group, topics, begin, .. } = self.clone();
-        ConsumerSettings { group, topics, begin }
+        let companion_suffix = self.poison.retry_topics.as_ref().map(|it| it.suffix.clone());
+        ConsumerSettings { group, topics, begin, companion_suffix }
     }
 }

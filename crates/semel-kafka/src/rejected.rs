@@ -3,9 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use semel::{BoxError, Error, ErrorKind};
+use semel::{BoxError, Error, ErrorKind, Timestamp};
 
-use crate::log::{Header, Outgoing, Record};
+use crate::log::{Header, Outgoing, Record, TopicPartition};
 
 /// Why a record was not handled. [`Reason::name`] is what stands in headers and metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,6 +21,8 @@ pub enum Reason {
     MissingId,
     /// What the handler wants to write is refused by the log.
     OutputRefused,
+    /// An earlier record of its key is in the retry topic, and it follows to keep the order.
+    Follows,
     /// An earlier execution ended without telling, and its effect may have happened.
     OutcomeUnknown,
     /// The handler gave a refusal that was stored: it will never succeed.
@@ -39,6 +41,7 @@ impl Reason {
             Self::Mismatch => "mismatch",
             Self::MissingId => "missing-id",
             Self::OutputRefused => "output-refused",
+            Self::Follows => "follows",
             Self::OutcomeUnknown => "outcome-unknown",
             Self::Refused => "refused",
             Self::TooOld => "too-old",
@@ -112,12 +115,22 @@ impl fmt::Debug for Failed {
 ///
 /// A record is tried again in its place: what follows it in its order (its partition, or its key
 /// in a [`Guarded`](crate::Guarded) consumer) waits, so no order is broken. Everything else goes
-/// on.
+/// on. With [`retry_topics`](Self::retry_topics) a record that goes on failing makes room, and only
+/// its key waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Poison {
     pub(crate) attempts_max: u32,
     pub(crate) pause: Duration,
     pub(crate) then: Then,
+    pub(crate) retry_topics: Option<RetryTopics>,
+}
+
+/// Where records go that have failed for now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RetryTopics {
+    pub(crate) suffix: String,
+    pub(crate) after: u32,
+    pub(crate) backlog_max: usize,
 }
 
 /// What is done with a record when trying again is over.
@@ -132,19 +145,26 @@ impl Poison {
     pub const PAUSE: Duration = Duration::from_millis(100);
     /// The longest pause.
     pub const PAUSE_MAX: Duration = Duration::from_secs(30);
+    /// The most records in a partition of a retry topic.
+    pub const BACKLOG_MAX: usize = 10_000;
 
     /// After this many attempts, writes the record with the reason to a dead-letter topic and goes
     /// on. The headers are those of [`dead_letter`](crate::dead_letter).
     #[must_use]
     pub fn dead_letter(topic: impl Into<String>, attempts_max: u32) -> Self {
-        Self { attempts_max, pause: Self::PAUSE, then: Then::DeadLetter(topic.into()) }
+        Self {
+            attempts_max,
+            pause: Self::PAUSE,
+            then: Then::DeadLetter(topic.into()),
+            retry_topics: None,
+        }
     }
 
     /// After this many attempts, stops the partition there, says so in the log and in
     /// `semel_kafka_stopped_partitions`, and goes on with the others. The next owner tries again.
     #[must_use]
     pub fn stop(attempts_max: u32) -> Self {
-        Self { attempts_max, pause: Self::PAUSE, then: Then::Stop }
+        Self { attempts_max, pause: Self::PAUSE, then: Then::Stop, retry_topics: None }
     }
 
     /// Sets the first pause between two attempts.
@@ -154,7 +174,42 @@ impl Poison {
         self
     }
 
+    /// After so many attempts in its place, fewer than all, a record goes to the retry topic of its
+    /// topic, and its partition goes on. The name of that topic is the topic's with this suffix:
+    /// `orders` and `.billing-retry` make `orders.billing-retry`. It is this group's alone, must
+    /// exist with at least as many partitions, and should keep records longer than any outage.
+    ///
+    /// **Order:** records of a key that is in the retry topic follow it there until it has left
+    /// again, so the order of each key is kept, over restarts and changes of owner too. Whoever
+    /// owns a partition reads the same partition of the retry topic: first up to its end, to know
+    /// its keys, then record by record. In an [`Inbox`](crate::Inbox) and a
+    /// [`Transform`](crate::Transform) its records wait for each other; in a
+    /// [`Guarded`](crate::Guarded) consumer keys do not.
+    ///
+    /// Handlers see the record as it was, with its own topic, partition, offset and time. A crash
+    /// may write a record there twice, except from a `Transform`; it is recognised like any other
+    /// duplicate.
+    #[must_use]
+    pub fn retry_topics(mut self, suffix: impl Into<String>, after: u32) -> Self {
+        let backlog_max = Self::BACKLOG_MAX;
+        self.retry_topics = Some(RetryTopics { suffix: suffix.into(), after, backlog_max });
+        self
+    }
+
+    /// Sets how many records a partition of a retry topic may hold; they are kept in memory.
+    /// Default: [`Self::BACKLOG_MAX`]. At the bound records are tried again in their place.
+    #[must_use]
+    pub fn backlog_max(mut self, backlog_max: usize) -> Self {
+        if let Some(retry) = &mut self.retry_topics {
+            retry.backlog_max = backlog_max;
+        }
+        self
+    }
+
     pub(crate) fn check(&self) -> Result<(), Error> {
+        if let Some(retry) = &self.retry_topics {
+            retry.check(self.attempts_max)?;
+        }
         let message = if self.attempts_max == 0 {
             "a record needs at least one attempt"
         } else if self.pause.is_zero() || self.pause > Self::PAUSE_MAX {
@@ -174,7 +229,32 @@ impl Poison {
     }
 }
 
+impl RetryTopics {
+    fn check(&self, attempts_max: u32) -> Result<(), Error> {
+        let Self { suffix, after, backlog_max } = self;
+        let is_fine = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        let message = if suffix.is_empty() || suffix.len() > 200 || !suffix.bytes().all(is_fine) {
+            format!(
+                "the suffix of retry topics, `{}`, must be 1 to 200 of a-z A-Z 0-9 . _ -",
+                suffix.escape_debug()
+            )
+        } else if *after == 0 || *after >= attempts_max {
+            format!(
+                "a record goes to its retry topic after {after} attempts, and has {attempts_max} \
+                 in all; the first must be at least one and fewer than the second"
+            )
+        } else if *backlog_max == 0 || *backlog_max > 1_000_000 {
+            format!("backlog_max is {backlog_max}; take 1 to 1000000")
+        } else {
+            return Ok(());
+        };
+        Err(Error::new(ErrorKind::Settings, message))
+    }
+}
+
 /// The names of the headers of a dead letter. The record's own key, payload and headers are kept.
+///
+/// A record in a retry topic has the same ones under `semel-retry-…`.
 pub mod dead_letter {
     /// Why: [`Reason::name`](crate::Reason::name).
     pub const REASON: &str = "semel-dead-reason";
@@ -194,10 +274,36 @@ pub mod dead_letter {
     pub const TIMESTAMP: &str = "semel-dead-timestamp";
 }
 
+/// What begins the names of headers in a retry topic.
+pub(crate) const RETRY: &str = "semel-retry";
+const DEAD: &str = "semel-dead";
 const DETAIL_BYTES_MAX: usize = 1024;
 
 /// The dead letter of a record.
 pub(crate) fn letter(
+    topic: &str,
+    group: &str,
+    record: &Record,
+    rejected: &Rejected,
+    attempts: u32,
+) -> Outgoing {
+    noted(DEAD, topic, group, record, rejected, attempts)
+}
+
+/// A record as it goes to the same partition of its retry topic.
+pub(crate) fn retry_letter(
+    companion: &TopicPartition,
+    group: &str,
+    record: &Record,
+    rejected: &Rejected,
+    attempts: u32,
+) -> Outgoing {
+    let letter = noted(RETRY, &companion.topic, group, record, rejected, attempts);
+    Outgoing { partition: Some(companion.partition), ..letter }
+}
+
+fn noted(
+    prefix: &str,
     topic: &str,
     group: &str,
     record: &Record,
@@ -212,17 +318,84 @@ pub(crate) fn letter(
         ..Outgoing::to(topic)
     };
     let place = &record.partition;
+    let note = |name: &str, value: String| Header::new(format!("{prefix}-{name}"), value);
     let mut notes = vec![
-        Header::new(dead_letter::REASON, rejected.reason.name()),
-        Header::new(dead_letter::DETAIL, detail.to_owned()),
-        Header::new(dead_letter::ATTEMPTS, attempts.to_string()),
-        Header::new(dead_letter::TOPIC, place.topic.to_string()),
-        Header::new(dead_letter::PARTITION, place.partition.to_string()),
-        Header::new(dead_letter::OFFSET, record.offset.to_string()),
-        Header::new(dead_letter::GROUP, group.to_owned()),
+        note("reason", rejected.reason.name().to_owned()),
+        note("detail", detail.to_owned()),
+        note("attempts", attempts.to_string()),
+        note("topic", place.topic.to_string()),
+        note("partition", place.partition.to_string()),
+        note("offset", record.offset.to_string()),
+        note("group", group.to_owned()),
     ];
     let time = record.timestamp.map(|it| it.as_millis().to_string());
-    notes.extend(time.map(|time| Header::new(dead_letter::TIMESTAMP, time)));
+    notes.extend(time.map(|time| note("timestamp", time)));
     letter.headers.extend(notes);
     letter
+}
+
+/// The record that a record of a retry topic was, and how often it was tried. One that nobody
+/// parked there, but somebody wrote by hand, is what it is.
+pub(crate) fn unpark(source: &TopicPartition, record: Record) -> (Record, u32) {
+    let text = |name: &str| {
+        let value = record.header(&format!("{RETRY}-{name}"))?;
+        std::str::from_utf8(value).ok()
+    };
+    let number = |name: &str| text(name)?.parse::<i64>().ok();
+    let is_ours = text("topic") == Some(&*source.topic);
+    let offset = number("offset").filter(|_| is_ours);
+    let Some(offset) = offset.filter(|_| number("partition") == Some(source.partition.into()))
+    else {
+        return (record, 0);
+    };
+    let attempts = text("attempts").and_then(|it| it.parse().ok()).unwrap_or(0);
+    let millis = text("timestamp").and_then(|it| it.parse().ok());
+    let timestamp = millis.map(Timestamp::from_millis);
+    let mut headers = record.headers;
+    headers.retain(|header| !header.name.starts_with(RETRY));
+    let Record { key, value, .. } = record;
+    let partition = source.clone();
+    (Record { partition, offset, key, value, headers, timestamp }, attempts)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_comes_back_from_its_retry_topic_as_it_was() {
+        let source = TopicPartition::new("orders", 3);
+        let record = Record {
+            partition: source.clone(),
+            offset: 7,
+            key: Some("k".into()),
+            value: None,
+            headers: vec![Header::new("a", "1"), Header::new("semel-dead-group", "old")],
+            timestamp: Some(Timestamp::from_millis(5)),
+        };
+        let companion = TopicPartition::new("orders.retry", 3);
+        let rejected = Rejected::for_now(Reason::HandlerFailed, "no");
+        let letter = retry_letter(&companion, "g", &record, &rejected, 2);
+        assert_eq!(letter.partition, Some(3));
+        let read = Record {
+            partition: companion,
+            offset: 99,
+            key: letter.key,
+            value: letter.value,
+            headers: letter.headers,
+            timestamp: Some(Timestamp::from_millis(6)),
+        };
+        assert_eq!(unpark(&source, read), (record, 2));
+    }
+
+    #[test]
+    fn a_record_that_was_written_by_hand_into_a_retry_topic_is_what_it_is() {
+        let partition = TopicPartition::new("orders.retry", 3);
+        let headers = vec![Header::new("semel-retry-topic", "payments")];
+        let record =
+            Record { partition, offset: 1, key: None, value: None, headers, timestamp: None };
+        let source = TopicPartition::new("orders", 3);
+        assert_eq!(unpark(&source, record.clone()), (record, 0));
+    }
 }

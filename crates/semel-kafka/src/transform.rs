@@ -1,6 +1,6 @@
 //! Consumers whose effect is in the log: outputs and positions in one Kafka transaction.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -15,12 +15,12 @@ use semel::{Error, ErrorKind, Key, Operation, RecordId, Tenant};
 use crate::failpoint;
 use crate::identity::Identity;
 use crate::log::{
-    Header, Log, LogConsumer, LogError, LogErrorKind, LogProducer, Membership, Outgoing, Position,
+    Delivered, Header, Log, LogConsumer, LogError, LogErrorKind, LogProducer, Membership, Outgoing,
     ProducerSettings, Record, TopicPartition,
 };
 use crate::options::{ConsumerOptions, Order};
 use crate::rejected::{Failed, Reason, Rejected};
-use crate::runtime::{Done, Driver, Problem, Work, ended_by};
+use crate::runtime::{Batch, Done, Driver, Entry, Problem, Work, ended_by};
 
 /// The header that carries the key of an operation through all doors.
 pub const KEY_HEADER: &str = "Idempotency-Key";
@@ -113,7 +113,7 @@ impl Transform {
         // Before the first record is read: it ends what an earlier instance left open.
         work.ready_patiently().await?;
         let consumer = self.log.consumer(&self.options.member()).map_err(ended_by)?;
-        Driver::new(&self.options, &self.log, consumer, work).run(until).await
+        Driver::new(&self.options, &self.log, consumer, work)?.run(until).await
     }
 }
 
@@ -156,18 +156,16 @@ where
     }
 
     /// The outputs of each record.
-    async fn outputs(&self, records: &[Arc<Record>]) -> Result<Vec<Vec<Outgoing>>, Problem> {
+    async fn outputs(&self, entries: &[Entry]) -> Result<Vec<Vec<Outgoing>>, Problem> {
         let mut lanes: Vec<Vec<(usize, Arc<Record>)>> = Vec::new();
         let mut lane_of: HashMap<(&TopicPartition, Option<&Bytes>), usize> = HashMap::new();
-        for (index, record) in records.iter().enumerate() {
+        for (index, Entry { at, record, .. }) in entries.iter().enumerate() {
             let key = record.key.as_ref();
             let lane = match (self.transform.options.order, key) {
                 // Without a key there is no order to keep.
                 (Order::Key, None) => lanes.len(),
-                (Order::Key, _) => *lane_of.entry((&record.partition, key)).or_insert(lanes.len()),
-                (Order::Partition, _) => {
-                    *lane_of.entry((&record.partition, None)).or_insert(lanes.len())
-                }
+                (Order::Key, _) => *lane_of.entry((at, key)).or_insert(lanes.len()),
+                (Order::Partition, _) => *lane_of.entry((at, None)).or_insert(lanes.len()),
             };
             if lane == lanes.len() {
                 lanes.push(Vec::new());
@@ -177,7 +175,7 @@ where
         let runs = lanes.into_iter().map(|lane| self.run_lane(lane));
         let concurrency = self.transform.options.concurrency;
         let mut ran = stream::iter(runs).buffer_unordered(concurrency);
-        let mut outputs = vec![Vec::new(); records.len()];
+        let mut outputs = vec![Vec::new(); entries.len()];
         let mut failed: Option<(usize, Rejected)> = None;
         while let Some(lane) = ran.next().await {
             for (index, result) in lane {
@@ -240,16 +238,16 @@ where
     async fn transact(
         &mut self,
         outputs: Vec<Vec<Outgoing>>,
-        records: &[Arc<Record>],
+        batch: &Batch,
         membership: &Membership,
-    ) -> Result<(), Problem> {
+    ) -> Result<Vec<Delivered>, Problem> {
         let producer = self.producer().await?;
         let begun = self.transform.options.clock.now();
-        match write(&*producer, outputs, records, membership).await {
-            Ok(()) => Ok(()),
-            Err((index, error)) => {
+        match write(&*producer, outputs, batch, membership).await {
+            Ok(delivered) => Ok(delivered),
+            Err((about, error)) => {
                 let took = self.transform.options.clock.now().since(begun);
-                Err(self.give_up(&*producer, index, error, took).await)
+                Err(self.give_up(&*producer, about, error, took).await)
             }
         }
     }
@@ -257,7 +255,7 @@ where
     async fn give_up(
         &mut self,
         producer: &dyn LogProducer,
-        index: Option<usize>,
+        about: About,
         error: LogError,
         took: Duration,
     ) -> Problem {
@@ -288,50 +286,56 @@ where
             tracing::warn!(error = %failed, "a transaction was not aborted; its producer goes");
             self.producer = None;
         }
-        match (error.kind(), index) {
-            (LogErrorKind::Invalid, Some(index)) => {
+        match (error.kind(), about) {
+            (LogErrorKind::Invalid, About::Output(index)) => {
                 let rejected = Rejected::at_once(Reason::OutputRefused, error.to_string());
                 Problem::Rejected { index, rejected }
+            }
+            (LogErrorKind::Invalid, About::Letter(index)) => {
+                Problem::Refused { index, detail: error.to_string() }
             }
             _ => error.into(),
         }
     }
 }
 
-/// The calls of a transaction; with an error, which record's output it is about.
+/// What an error of a transaction is about.
+#[derive(Clone, Copy, Debug)]
+enum About {
+    Whole,
+    /// An output of the record with this number.
+    Output(usize),
+    Letter(usize),
+}
+
+/// The calls of a transaction. Answers where the letters are.
 async fn write(
     producer: &dyn LogProducer,
     outputs: Vec<Vec<Outgoing>>,
-    records: &[Arc<Record>],
+    batch: &Batch,
     membership: &Membership,
-) -> Result<(), (Option<usize>, LogError)> {
-    let whole = |error| (None, error);
+) -> Result<Vec<Delivered>, (About, LogError)> {
+    let whole = |error| (About::Whole, error);
     failpoint::pass("kafka:before_transaction");
     producer.begin().await.map_err(whole)?;
-    let sends = outputs.into_iter().enumerate().flat_map(|(index, outputs)| {
-        outputs.into_iter().map(move |output| {
-            let sent = producer.send(output);
-            async move { sent.await.map_err(|error| (Some(index), error)) }
-        })
+    let outputs = outputs.into_iter().enumerate();
+    let outputs = outputs
+        .flat_map(|(index, made)| made.into_iter().map(move |it| (About::Output(index), it)));
+    let letters = batch.letters().enumerate().map(|(index, it)| (About::Letter(index), it));
+    let sends = outputs.chain(letters).map(|(about, record)| {
+        let sent = producer.send(record);
+        async move { sent.await.map_err(|error| (about, error)) }
     });
     // Collected first: a record is queued by the call, in order, and delivered by the future.
     let sends: Vec<_> = sends.collect();
-    try_join_all(sends).await?;
+    let mut delivered = try_join_all(sends).await?;
     failpoint::pass("kafka:after_send");
-    producer.send_positions(positions(records), membership).await.map_err(whole)?;
+    producer.send_positions(batch.positions(), membership).await.map_err(whole)?;
     failpoint::pass("kafka:after_positions");
     failpoint::pass("kafka:before_commit");
     producer.commit().await.map_err(whole)?;
     failpoint::pass("kafka:after_commit");
-    Ok(())
-}
-
-fn positions(records: &[Arc<Record>]) -> Vec<Position> {
-    let mut next = BTreeMap::new();
-    for record in records {
-        next.insert(record.partition.clone(), record.offset + 1);
-    }
-    next.into_iter().map(|(partition, next)| Position { partition, next }).collect()
+    Ok(delivered.split_off(delivered.len() - batch.posted.len()))
 }
 
 impl<F, Fut> Work for Turning<'_, F>
@@ -352,26 +356,15 @@ where
     async fn process(
         &mut self,
         consumer: &mut dyn LogConsumer,
-        records: &[Arc<Record>],
+        batch: &Batch,
     ) -> Result<Done, Problem> {
         // Taken before the work: if the partitions are given to somebody else meanwhile, the
         // generation is a stale one and the log refuses the positions.
         let membership = consumer.membership().await?;
-        let outputs = self.outputs(records).await?;
+        let outputs = self.outputs(&batch.handled).await?;
         failpoint::pass("kafka:after_effect");
-        self.transact(outputs, records, &membership).await?;
-        Ok(Done::default())
-    }
-
-    async fn bury(
-        &mut self,
-        consumer: &mut dyn LogConsumer,
-        record: &Record,
-        letter: Outgoing,
-    ) -> Result<(), Problem> {
-        let membership = consumer.membership().await?;
-        let records = [Arc::new(record.clone())];
-        self.transact(vec![vec![letter]], &records, &membership).await
+        let delivered = self.transact(outputs, batch, &membership).await?;
+        Ok(Done { delivered, ..Done::default() })
     }
 
     fn let_go(&mut self, _: &[TopicPartition]) {}

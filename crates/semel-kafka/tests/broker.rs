@@ -119,11 +119,7 @@ async fn within<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn settings(group: &str, topic: &str) -> ConsumerSettings {
-    ConsumerSettings {
-        group: group.to_owned(),
-        topics: vec![topic.to_owned()],
-        begin: Begin::Earliest,
-    }
+    ConsumerSettings::new(group, [topic])
 }
 
 fn transactional(id: &str) -> ProducerSettings {

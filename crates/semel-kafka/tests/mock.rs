@@ -212,8 +212,7 @@ async fn what_a_producer_cannot_do_is_said_at_once() {
 }
 
 fn join(kafka: &KafkaLog) -> Box<dyn LogConsumer> {
-    let topics = vec![TOPIC.to_owned()];
-    let settings = ConsumerSettings { group: "group".to_owned(), topics, begin: Begin::Earliest };
+    let settings = ConsumerSettings::new("group", [TOPIC]);
     kafka.consumer(&settings).unwrap()
 }
 
@@ -394,8 +393,7 @@ async fn an_idle_member_stays_in_its_group() {
 async fn settings_that_contradict_each_other_are_refused_when_a_client_is_made() {
     let cluster = cluster(1);
     let kafka = kafka(&cluster, &[("partition.assignment.strategy", "range,cooperative-sticky")]);
-    let topics = vec![TOPIC.to_owned()];
-    let settings = ConsumerSettings { group: "group".to_owned(), topics, begin: Begin::Earliest };
+    let settings = ConsumerSettings::new("group", [TOPIC]);
     let refused = kafka.consumer(&settings).unwrap_err();
     assert_eq!(refused.kind(), LogErrorKind::Invalid);
     assert!(refused.to_string().contains("partition.assignment.strategy"), "{refused}");

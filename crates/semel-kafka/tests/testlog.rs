@@ -99,8 +99,7 @@ fn record(partition: i32, value: &str) -> Outgoing {
 }
 
 fn join(log: &TestLog) -> Box<dyn LogConsumer> {
-    let (group, topics) = ("g".to_owned(), vec!["t".to_owned()]);
-    log.consumer(&ConsumerSettings { group, topics, begin: Begin::Earliest }).unwrap()
+    log.consumer(&ConsumerSettings::new("g", ["t"])).unwrap()
 }
 
 fn make(log: &TestLog, id: &str) -> Arc<dyn LogProducer> {

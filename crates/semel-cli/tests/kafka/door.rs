@@ -44,11 +44,7 @@ impl Door {
     ) -> Box<dyn LogConsumer> {
         let options = KafkaOptions::new(&self.brokers).group_protocol(protocol);
         let log = KafkaLog::with(options).unwrap();
-        let settings = ConsumerSettings {
-            group: group.to_owned(),
-            topics: vec![topic.to_owned()],
-            begin: Begin::Earliest,
-        };
+        let settings = ConsumerSettings::new(group, [topic]);
         self.runtime.block_on(async {
             let mut consumer = log.consumer(&settings).unwrap();
             let mut read: Vec<Record> = Vec::new();

@@ -95,8 +95,7 @@ impl<'a> Kit<'a> {
 
     /// Joins the group that is named after the topic.
     pub(super) fn member(&self, topic: &str, begin: Begin) -> Checked<Member> {
-        let settings =
-            ConsumerSettings { group: group(topic), topics: vec![topic.to_owned()], begin };
+        let settings = ConsumerSettings { begin, ..ConsumerSettings::new(group(topic), [topic]) };
         let consumer = self.log().consumer(&settings);
         let consumer = consumer.map_err(|error| format!("joining a group failed: {error}"))?;
         Ok(Member::new(consumer))

@@ -44,6 +44,7 @@
 
 mod groups;
 mod kit;
+mod readers;
 mod reading;
 mod records;
 mod transactions;
@@ -162,7 +163,9 @@ impl fmt::Display for Report {
 
 /// All cases.
 pub fn cases() -> impl Iterator<Item = &'static Case> {
-    [records::CASES, reading::CASES, transactions::CASES, groups::CASES].into_iter().flatten()
+    let readers = readers::CASES;
+    let all = [records::CASES, reading::CASES, readers, transactions::CASES, groups::CASES];
+    all.into_iter().flatten()
 }
 
 /// Runs every case, one after the other.

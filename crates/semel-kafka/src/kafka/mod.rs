@@ -15,6 +15,7 @@ mod facts;
 mod fault;
 mod options;
 mod producer;
+mod reader;
 mod release;
 mod rules;
 
@@ -36,11 +37,11 @@ use self::context::Logs;
 use self::options::refused;
 use self::release::release;
 use crate::log::{
-    Begin, Bounds, ConsumerSettings, Log, LogConsumer, LogError, LogErrorKind, LogProducer,
+    Bounds, ConsumerSettings, Log, LogConsumer, LogError, LogErrorKind, LogProducer, LogReader,
     Membership, ProducerSettings, TopicPartition,
 };
 
-type Reader = Arc<BaseConsumer<Logs>>;
+type Asker = Arc<BaseConsumer<Logs>>;
 
 /// Apache Kafka, 3.0 and later.
 ///
@@ -61,14 +62,14 @@ type Reader = Arc<BaseConsumer<Logs>>;
 #[derive(Clone)]
 pub struct KafkaLog {
     options: Arc<KafkaOptions>,
-    readers: Arc<Readers>,
+    askers: Arc<Askers>,
 }
 
 /// Clients that only ask; made when they are needed.
 #[derive(Default)]
-struct Readers {
-    committed: Mutex<Option<Reader>>,
-    uncommitted: Mutex<Option<Reader>>,
+struct Askers {
+    committed: Mutex<Option<Asker>>,
+    uncommitted: Mutex<Option<Asker>>,
 }
 
 impl KafkaLog {
@@ -82,7 +83,7 @@ impl KafkaLog {
     /// or breaks a promise.
     pub fn with(options: KafkaOptions) -> Result<Self, LogError> {
         options.check()?;
-        Ok(Self { options: Arc::new(options), readers: Arc::default() })
+        Ok(Self { options: Arc::new(options), askers: Arc::default() })
     }
 
     /// Asks the brokers something on a thread that may block.
@@ -101,28 +102,28 @@ impl KafkaLog {
         })
     }
 
-    fn reader(&self, isolation: &str) -> Result<Reader, LogError> {
+    fn asker(&self, isolation: &str) -> Result<Asker, LogError> {
         let slot = match isolation {
-            "read_committed" => &self.readers.committed,
-            _ => &self.readers.uncommitted,
+            "read_committed" => &self.askers.committed,
+            _ => &self.askers.uncommitted,
         };
         let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(reader) = &*slot {
+        if let Some(asker) = &*slot {
             // Its log and its errors; nobody else takes them out.
-            while reader.poll(Duration::ZERO).is_some() {}
-            return Ok(Arc::clone(reader));
+            while asker.poll(Duration::ZERO).is_some() {}
+            return Ok(Arc::clone(asker));
         }
-        let config = self.options.reader(isolation)?;
-        let reader: Reader =
+        let config = self.options.asker(isolation)?;
+        let asker: Asker =
             Arc::new(config.create_with_context(Logs).map_err(|error| refused(&error))?);
-        *slot = Some(Arc::clone(&reader));
-        Ok(reader)
+        *slot = Some(Arc::clone(&asker));
+        Ok(asker)
     }
 
     /// A client that has a group and does not join it.
     fn stranger(&self, group: &str) -> Result<BaseConsumer<Logs>, LogError> {
         let group = group.to_owned();
-        let settings = ConsumerSettings { group, topics: Vec::new(), begin: Begin::Earliest };
+        let settings = ConsumerSettings::new(group, Vec::<String>::new());
         let config = self.options.consumer(&settings)?;
         config.create_with_context(Logs).map_err(|error| refused(&error))
     }
@@ -131,8 +132,8 @@ impl KafkaLog {
         convert::check_topic(&at.topic)?;
         let what = format!("tell the bounds of {at}");
         let edge = |isolation| {
-            let reader = self.reader(isolation)?;
-            let marks = reader.fetch_watermarks(&at.topic, at.partition, time);
+            let asker = self.asker(isolation)?;
+            let marks = asker.fetch_watermarks(&at.topic, at.partition, time);
             marks.map_err(|error| fault::plain(&what, error))
         };
         // In this order, so that `stable` is never beyond `high`.
@@ -147,6 +148,10 @@ impl Log for KafkaLog {
         consumer::join(&self.options, settings)
     }
 
+    fn reader(&self) -> Result<Box<dyn LogReader>, LogError> {
+        reader::make(&self.options)
+    }
+
     fn producer<'a>(
         &'a self,
         settings: &'a ProducerSettings,
@@ -159,7 +164,7 @@ impl Log for KafkaLog {
         self.ask(move |log, time| {
             convert::check_topic(&topic)?;
             let what = format!("tell the partitions of {topic}");
-            let found = log.reader("read_committed")?.fetch_metadata(Some(&topic), time);
+            let found = log.asker("read_committed")?.fetch_metadata(Some(&topic), time);
             let found = found.map_err(|error| fault::plain(&what, error))?;
             let Some(found) = found.topics().iter().find(|it| it.name() == topic) else {
                 return Ok(None);

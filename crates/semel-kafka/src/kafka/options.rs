@@ -152,7 +152,7 @@ impl KafkaOptions {
     }
 
     /// For questions that need no membership.
-    pub(super) fn reader(&self, isolation: &str) -> Result<ClientConfig, LogError> {
+    pub(super) fn asker(&self, isolation: &str) -> Result<ClientConfig, LogError> {
         let mut config = self.common();
         config.set("isolation.level", isolation).set("enable.auto.commit", "false");
         native(&config)?;
@@ -182,6 +182,20 @@ impl KafkaOptions {
                 config.set("group.protocol", "consumer");
             }
         }
+        native(&config)?;
+        Ok(config)
+    }
+
+    /// For reading without a group. librdkafka wants the name of one all the same.
+    pub(super) fn reader(&self) -> Result<ClientConfig, LogError> {
+        let mut config = self.common();
+        config
+            .set("group.id", "semel-reader")
+            .set("auto.offset.reset", "earliest")
+            .set("isolation.level", "read_committed")
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("enable.partition.eof", "true");
         native(&config)?;
         Ok(config)
     }

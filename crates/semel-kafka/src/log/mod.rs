@@ -36,6 +36,9 @@ pub trait Log: fmt::Debug + Send + Sync {
     /// Joins a group. Fails with [`LogErrorKind::Invalid`] when a setting is refused.
     fn consumer(&self, settings: &ConsumerSettings) -> Result<Box<dyn LogConsumer>, LogError>;
 
+    /// Reads partitions without a group: what is read is up to the caller.
+    fn reader(&self) -> Result<Box<dyn LogReader>, LogError>;
+
     /// Makes a producer. With a transactional id it is ready for transactions when this returns;
     /// see rule 5 in the [module's page](self).
     fn producer<'a>(
@@ -74,6 +77,20 @@ pub struct ConsumerSettings {
     pub topics: Vec<String>,
     /// Where to begin in a partition without a committed position.
     pub begin: Begin,
+    /// What the names of companion topics end with: whoever owns a partition of `orders` may also
+    /// commit positions of the same partition of `orders` and this suffix. None without them.
+    pub companion_suffix: Option<String>,
+}
+
+impl ConsumerSettings {
+    /// A member of this group on these topics, from the first record on.
+    pub fn new<T: Into<String>>(
+        group: impl Into<String>,
+        topics: impl IntoIterator<Item = T>,
+    ) -> Self {
+        let topics = topics.into_iter().map(Into::into).collect();
+        Self { group: group.into(), topics, begin: Begin::Earliest, companion_suffix: None }
+    }
 }
 
 /// Where to begin in a partition for which there is no position.
@@ -175,6 +192,32 @@ pub trait LogConsumer: fmt::Debug + Send {
 
     /// Leaves the group in an orderly way; commits nothing.
     fn close(self: Box<Self>) -> BoxFuture<'static, Result<(), LogError>>;
+}
+
+/// What a [`LogReader`] has read.
+#[derive(Debug)]
+pub enum Read {
+    /// Committed records, in the order of their offsets in each partition; never empty.
+    Records(Vec<Record>),
+    /// Everything of this partition that was readable when [`start`](LogReader::start) was called
+    /// was returned. Said once after each start.
+    End(TopicPartition),
+}
+
+/// Reads partitions that its caller names. Belongs to no group and commits nothing.
+pub trait LogReader: fmt::Debug + Send {
+    /// Waits for what was read. Dropping the future loses nothing.
+    ///
+    /// [`LogErrorKind::Unavailable`] means that it goes on trying and the next call may succeed.
+    fn next(&mut self) -> BoxFuture<'_, Result<Read, LogError>>;
+
+    /// Reads these partitions from these positions on, also if it reads them already. What was
+    /// read of them and not returned is dropped. A position before the first record that is kept
+    /// means that record.
+    fn start(&mut self, positions: Vec<Position>) -> BoxFuture<'_, Result<(), LogError>>;
+
+    /// Reads these partitions no more. Nothing of them is returned after this.
+    fn stop(&mut self, partitions: Vec<TopicPartition>) -> BoxFuture<'_, Result<(), LogError>>;
 }
 
 /// A member's full identity in its group, generation included: a group's id alone fences nobody

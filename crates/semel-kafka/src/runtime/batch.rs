@@ -5,85 +5,20 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use semel::{BoxError, Error, Timestamp};
+use semel::{Error, Timestamp};
 
+use super::entry::{Batch, Entry};
 use super::lag::Lag;
-use super::shelf::{Offer, Shelf, Trial};
+use super::retries::{self, Gate, Retries};
+use super::shelf::{Leaving, Offer, Shelf, Trial};
+use super::work::{Done, Problem, Work};
 use super::{Meter, UNREACHED_PAUSE, ended_by, leave};
 use crate::failpoint;
 use crate::log::{
-    Event, Log, LogConsumer, LogError, LogErrorKind, Position, Record, TopicPartition,
+    Event, Log, LogConsumer, LogError, LogErrorKind, Outgoing, Position, Record, TopicPartition,
 };
 use crate::options::ConsumerOptions;
-use crate::rejected::{Rejected, Then, letter};
-
-/// What a class of consumer does with a batch.
-pub(crate) trait Work: Send {
-    const CLASS: &'static str;
-
-    /// Whether the group's positions in the log are only for display, and have to be committed
-    /// apart.
-    const IS_DISPLAYED: bool;
-
-    /// Where to read on in these partitions; none where nothing is known. Called when they come
-    /// and whenever it is uncertain what happened.
-    fn starts(
-        &mut self,
-        partitions: &[TopicPartition],
-    ) -> impl Future<Output = Result<Vec<Option<i64>>, Problem>> + Send;
-
-    /// Handles records, all or none.
-    fn process(
-        &mut self,
-        consumer: &mut dyn LogConsumer,
-        records: &[Arc<Record>],
-    ) -> impl Future<Output = Result<Done, Problem>> + Send;
-
-    /// Writes a dead letter and moves on behind its record.
-    fn bury(
-        &mut self,
-        consumer: &mut dyn LogConsumer,
-        record: &Record,
-        letter: crate::log::Outgoing,
-    ) -> impl Future<Output = Result<(), Problem>> + Send;
-
-    /// These partitions are somebody else's.
-    fn let_go(&mut self, partitions: &[TopicPartition]);
-
-    /// Work that is done now and then.
-    fn tidy(&mut self) -> impl Future<Output = ()> + Send {
-        async {}
-    }
-}
-
-/// What became of a batch.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Done {
-    /// Records that were handled before.
-    pub(crate) duplicates: usize,
-}
-
-/// A batch was not handled.
-#[derive(Debug)]
-pub(crate) enum Problem {
-    /// Nothing is certain: read again from where the truth is.
-    Again(BoxError),
-    /// One record cannot be handled; nothing happened.
-    Rejected { index: usize, rejected: Rejected },
-    /// The consumer has to end.
-    Stop(Error),
-}
-
-impl From<LogError> for Problem {
-    fn from(error: LogError) -> Self {
-        match error.kind() {
-            LogErrorKind::Abortable | LogErrorKind::Indefinite | LogErrorKind::Unavailable => {
-                Self::Again(error.into())
-            }
-            LogErrorKind::Fenced | LogErrorKind::Invalid => Self::Stop(ended_by(error)),
-        }
-    }
-}
+use crate::rejected::{Reason, Rejected, Then, letter};
 
 /// The first pause before reading again; it doubles up to [`REWIND_PAUSE_MAX`].
 const REWIND_PAUSE: Duration = Duration::from_millis(50);
@@ -96,6 +31,7 @@ pub(crate) struct Driver<'a, W> {
     work: W,
     meter: Meter,
     lag: Lag,
+    retries: Option<Retries>,
     shelves: BTreeMap<TopicPartition, Shelf>,
     /// When to read again, after how many failures in a row.
     rewind: Option<Timestamp>,
@@ -105,6 +41,7 @@ pub(crate) struct Driver<'a, W> {
 
 enum Turn {
     Event(Result<Event, LogError>),
+    Parked(Result<Vec<Entry>, LogError>),
     Stop,
     Work,
 }
@@ -115,12 +52,20 @@ impl<'a, W: Work> Driver<'a, W> {
         log: &Arc<dyn Log>,
         consumer: Box<dyn LogConsumer>,
         work: W,
-    ) -> Self {
+    ) -> Result<Self, Error> {
         let meter = Meter::new(W::CLASS, &options.group);
-        let lag = Lag::new(Arc::clone(log), Arc::clone(&options.clock), meter.clone());
-        let tick = options.clock.now().after(options.commit_every);
-        let shelves = BTreeMap::new();
-        Self { options, consumer, work, meter, lag, shelves, rewind: None, failures: 0, tick }
+        Ok(Self {
+            lag: Lag::new(Arc::clone(log), Arc::clone(&options.clock), meter.clone()),
+            retries: Retries::new(options, log)?,
+            tick: options.clock.now().after(options.commit_every),
+            options,
+            consumer,
+            work,
+            meter,
+            shelves: BTreeMap::new(),
+            rewind: None,
+            failures: 0,
+        })
     }
 
     /// Runs until `until` completes; then leaves the group in an orderly way.
@@ -136,11 +81,13 @@ impl<'a, W: Work> Driver<'a, W> {
                 biased;
                 () = &mut until => Turn::Stop,
                 event = self.consumer.next(), if !is_sated => Turn::Event(event),
+                parked = retries::next(&mut self.retries) => Turn::Parked(parked),
                 () = rest => Turn::Work,
             };
             match turn {
                 Turn::Stop => break,
                 Turn::Event(event) => self.react(event).await?,
+                Turn::Parked(parked) => self.store_parked(parked).await?,
                 Turn::Work => self.work().await?,
             }
         }
@@ -160,13 +107,20 @@ impl<'a, W: Work> Driver<'a, W> {
         if let Some(rewind) = self.rewind {
             return rewind.min(wake).since(now);
         }
+        wake = wake.min(self.retries.as_ref().and_then(Retries::wake).unwrap_or(wake));
         for shelf in self.shelves.values() {
             match shelf.offer(now) {
                 Offer::Nothing(until) => wake = wake.min(until.unwrap_or(wake)),
+                Offer::Alone | Offer::Many(_)
+                    if shelf.records.front().is_some_and(|it| self.waits(it)) => {}
                 Offer::Alone | Offer::Many(_) => return Duration::ZERO,
             }
         }
         wake.since(now)
+    }
+
+    fn waits(&self, entry: &Entry) -> bool {
+        self.retries.as_ref().is_some_and(|retries| retries.gate(entry) == Gate::Wait)
     }
 
     async fn work(&mut self) -> Result<(), Error> {
@@ -182,67 +136,113 @@ impl<'a, W: Work> Driver<'a, W> {
         if let Some(rewind) = self.rewind {
             return if now < rewind { Ok(()) } else { self.read_again().await };
         }
+        if let Some(retries) = &mut self.retries
+            && let Err(error) = retries.look().await
+        {
+            return self.settle(Err(error));
+        }
         match self.pick(now) {
             Pick::Alone(partition) => self.try_alone(&partition).await,
-            Pick::Batch(batch) if batch.is_empty() => Ok(()),
-            Pick::Batch(batch) => self.try_batch(batch).await,
+            Pick::Entries(entries) if entries.is_empty() => Ok(()),
+            Pick::Entries(entries) => {
+                let batch = self.arrange(entries);
+                self.try_batch(batch).await.map(|_| ())
+            }
         }
     }
 
     /// Takes the records of the next batch off their shelves.
     fn pick(&mut self, now: Timestamp) -> Pick {
         let mut offers = Vec::new();
-        for (partition, shelf) in &mut self.shelves {
-            match shelf.offer(now) {
+        for (partition, shelf) in &self.shelves {
+            let count = match shelf.offer(now) {
+                Offer::Nothing(_) => continue,
+                Offer::Alone if shelf.records.front().is_some_and(|it| self.waits(it)) => continue,
                 Offer::Alone => return Pick::Alone(partition.clone()),
-                Offer::Many(count) => offers.push((shelf, count)),
-                Offer::Nothing(_) => {}
-            }
+                Offer::Many(count) if self.retries.is_none() => count,
+                Offer::Many(count) => {
+                    let records = shelf.records.iter().take(count);
+                    records.take_while(|entry| !self.waits(entry)).count()
+                }
+            };
+            offers.push((partition.clone(), count));
         }
+        offers.retain(|(_, count)| *count > 0);
         // An equal share for each, so that a long backlog does not starve the others.
         let share = self.options.batch_max.div_ceil(offers.len().max(1));
-        let mut batch = Vec::new();
-        for (shelf, count) in offers {
-            let room = self.options.batch_max - batch.len();
-            batch.extend(shelf.records.drain(..count.min(share).min(room)));
+        let mut entries = Vec::new();
+        for (partition, count) in offers {
+            let room = self.options.batch_max - entries.len();
+            let Some(shelf) = self.shelves.get_mut(&partition) else { continue };
+            entries.extend(shelf.records.drain(..count.min(share).min(room)));
         }
-        Pick::Batch(batch)
+        Pick::Entries(entries)
     }
 
-    async fn try_batch(&mut self, batch: Vec<Arc<Record>>) -> Result<(), Error> {
-        let done = self.work.process(&mut *self.consumer, &batch).await;
-        match done {
+    /// What is handled and what goes to the retry topic.
+    fn arrange(&self, entries: Vec<Entry>) -> Batch {
+        let Some(retries) = &self.retries else {
+            return Batch { handled: entries, posted: Vec::new() };
+        };
+        let mut batch = Batch::default();
+        for entry in entries {
+            if retries.gate(&entry) == Gate::Follow {
+                let letter = retries.following(&entry);
+                batch.posted.push((entry, letter));
+            } else {
+                batch.handled.push(entry);
+            }
+        }
+        batch
+    }
+
+    /// Whether it is done.
+    async fn try_batch(&mut self, batch: Batch) -> Result<bool, Error> {
+        match self.work.process(&mut *self.consumer, &batch).await {
             Ok(done) => {
-                for record in &batch {
-                    self.finish(record);
-                }
-                self.succeeded(batch.len(), done).await
+                self.failures = 0;
+                self.meter.duplicates(done.duplicates);
+                self.meter.handled(batch.handled.len().saturating_sub(done.duplicates));
+                self.finish(&batch, &done);
+                self.resume_if_there_is_room().await?;
+                Ok(true)
             }
             Err(problem) => {
-                for record in batch.iter().rev() {
-                    if let Some(shelf) = self.shelves.get_mut(&record.partition) {
-                        shelf.records.push_front(Arc::clone(record));
-                    }
-                }
-                self.failed(problem, &batch)
+                self.put_back(&batch);
+                self.failed(problem, &batch).await?;
+                Ok(false)
             }
         }
     }
 
-    fn finish(&mut self, record: &Record) {
-        if let Some(shelf) = self.shelves.get_mut(&record.partition) {
-            shelf.finish(record.offset);
+    fn put_back(&mut self, batch: &Batch) {
+        let mut entries: Vec<_> = batch.entries().collect();
+        entries.sort_by_key(|entry| std::cmp::Reverse(entry.offset));
+        for entry in entries {
+            if let Some(shelf) = self.shelves.get_mut(&entry.at) {
+                shelf.records.push_front(entry.clone());
+            }
         }
     }
 
-    async fn succeeded(&mut self, count: usize, done: Done) -> Result<(), Error> {
-        self.failures = 0;
-        self.meter.duplicates(done.duplicates);
-        self.meter.handled(count.saturating_sub(done.duplicates));
-        self.resume_if_there_is_room().await
+    fn finish(&mut self, batch: &Batch, done: &Done) {
+        for entry in batch.entries() {
+            let Some(shelf) = self.shelves.get_mut(&entry.at) else { continue };
+            shelf.finish(entry.offset);
+            if let Some(retries) = self.retries.as_mut().filter(|_| shelf.is_companion) {
+                retries.finished(entry);
+            }
+        }
+        let Some(retries) = &mut self.retries else { return };
+        for ((entry, letter), delivered) in batch.posted.iter().zip(&done.delivered) {
+            if letter.topic == retries.companion(&entry.at).topic {
+                retries.parked(entry, delivered);
+                self.meter.parked(1);
+            }
+        }
     }
 
-    fn failed(&mut self, problem: Problem, batch: &[Arc<Record>]) -> Result<(), Error> {
+    async fn failed(&mut self, problem: Problem, batch: &Batch) -> Result<(), Error> {
         match problem {
             Problem::Stop(error) => Err(error),
             Problem::Again(error) => {
@@ -250,83 +250,117 @@ impl<'a, W: Work> Driver<'a, W> {
                 Ok(())
             }
             Problem::Rejected { index, rejected } => {
-                let Some(record) = batch.get(index) else { return Ok(()) };
-                self.put_to_trial(record, rejected);
+                let Some(entry) = batch.handled.get(index) else { return Ok(()) };
+                self.put_to_trial(entry, rejected);
                 Ok(())
+            }
+            Problem::Refused { index, detail } => {
+                let Some((entry, letter)) = batch.posted.get(index) else { return Ok(()) };
+                let shelf = self.shelves.get(&entry.at);
+                let trial = shelf.and_then(|shelf| shelf.trial.as_ref());
+                let reason = match trial.and_then(|trial| trial.leaving.as_ref()) {
+                    Some(Leaving::Parked(rejected) | Leaving::Doomed(rejected)) => rejected.reason,
+                    None => Reason::Follows,
+                };
+                let detail = format!("`{}` refused its letter: {detail}", letter.topic);
+                self.stop(entry, &Rejected::at_once(reason, detail)).await
             }
         }
     }
 
     /// After a call to the group that failed nothing is certain.
     fn settle(&mut self, answer: Result<(), LogError>) -> Result<(), Error> {
-        answer.or_else(|error| self.failed(error.into(), &[]))
+        let Err(error) = answer else { return Ok(()) };
+        match Problem::from(error) {
+            Problem::Stop(error) => Err(error),
+            Problem::Again(error) => {
+                self.plan_to_read_again(&*error);
+                Ok(())
+            }
+            // Those are about records.
+            Problem::Rejected { .. } | Problem::Refused { .. } => Ok(()),
+        }
     }
 
-    fn put_to_trial(&mut self, record: &Record, rejected: Rejected) {
-        let Some(shelf) = self.shelves.get_mut(&record.partition) else { return };
-        let attempts = shelf.attempts(record.offset);
+    fn put_to_trial(&mut self, entry: &Entry, rejected: Rejected) {
+        let Some(shelf) = self.shelves.get_mut(&entry.at) else { return };
+        let attempts = shelf.attempts(entry);
         let poison = &self.options.poison;
         let is_over = !rejected.is_passing || attempts >= poison.attempts_max;
+        let retries = self.retries.as_ref().filter(|_| !is_over);
+        let is_parked = retries.is_some_and(|retries| retries.takes(entry, attempts));
         tracing::warn!(
-            partition = %record.partition, offset = record.offset, attempts,
-            reason = rejected.reason.name(), detail = rejected.detail, is_over,
+            partition = %entry.at, offset = entry.offset, attempts,
+            reason = rejected.reason.name(), detail = rejected.detail, is_over, is_parked,
             "a record was not handled"
         );
-        let pause = if is_over { Duration::ZERO } else { poison.pause_after(attempts) };
         if !is_over {
             self.meter.retried(rejected.reason);
         }
+        let (pause, leaving) = match (is_over, is_parked) {
+            (true, _) => (Duration::ZERO, Some(Leaving::Doomed(rejected))),
+            (false, true) => (Duration::ZERO, Some(Leaving::Parked(rejected))),
+            (false, false) => (poison.pause_after(attempts), None),
+        };
         let not_before = self.options.clock.now().after(pause);
-        let doomed = is_over.then_some(rejected);
-        shelf.trial = Some(Trial { offset: record.offset, attempts, not_before, doomed });
+        shelf.trial = Some(Trial { offset: entry.offset, attempts, not_before, leaving });
     }
 
     async fn try_alone(&mut self, partition: &TopicPartition) -> Result<(), Error> {
         let Some(shelf) = self.shelves.get_mut(partition) else { return Ok(()) };
-        let Some(record) = shelf.records.front().cloned() else { return Ok(()) };
-        let trial = shelf.trial.as_ref();
-        let Some(rejected) = trial.and_then(|trial| trial.doomed.clone()) else {
-            shelf.records.pop_front();
-            return self.try_batch(vec![record]).await;
-        };
-        let attempts = trial.map_or(1, |trial| trial.attempts);
-        let Then::DeadLetter(topic) = &self.options.poison.then else {
-            return self.stop(&record, &rejected).await;
-        };
-        let letter = letter(topic, &self.options.group, &record, &rejected, attempts);
-        match self.work.bury(&mut *self.consumer, &record, letter).await {
-            Ok(()) => {
-                self.meter.dead_letter(rejected.reason);
-                if let Some(shelf) = self.shelves.get_mut(partition) {
-                    shelf.records.pop_front();
-                    shelf.finish(record.offset);
-                }
-                self.failures = 0;
-                Ok(())
+        let Some(entry) = shelf.records.pop_front() else { return Ok(()) };
+        let trial = shelf.trial.as_ref().filter(|trial| trial.offset == entry.offset);
+        let attempts = trial.map_or(entry.attempts, |trial| trial.attempts);
+        let leaving = trial.and_then(|trial| trial.leaving.clone());
+        let buried = match &leaving {
+            Some(Leaving::Doomed(rejected)) if self.options.poison.then == Then::Stop => {
+                return self.stop(&entry, rejected).await;
             }
-            Err(Problem::Rejected { rejected: refused, .. }) => {
-                let why = format!("its dead letter was refused: {}", refused.detail);
-                let rejected = Rejected { detail: why, ..rejected };
-                self.stop(&record, &rejected).await
+            Some(Leaving::Doomed(rejected)) => Some(rejected.reason),
+            Some(Leaving::Parked(_)) | None => None,
+        };
+        let batch = match leaving.and_then(|it| self.letter(&entry, &it, attempts)) {
+            Some(letter) => Batch { handled: Vec::new(), posted: vec![(entry, letter)] },
+            None => self.arrange(vec![entry]),
+        };
+        if self.try_batch(batch).await?
+            && let Some(reason) = buried
+        {
+            self.meter.dead_letter(reason);
+        }
+        Ok(())
+    }
+
+    fn letter(&self, entry: &Entry, leaving: &Leaving, attempts: u32) -> Option<Outgoing> {
+        match leaving {
+            Leaving::Parked(rejected) => {
+                self.retries.as_ref().map(|it| it.letter(entry, rejected, attempts))
             }
-            Err(problem) => self.failed(problem, &[record]),
+            Leaving::Doomed(rejected) => {
+                let Then::DeadLetter(topic) = &self.options.poison.then else { return None };
+                let group = &self.options.group;
+                Some(letter(topic, group, &entry.record, rejected, attempts))
+            }
         }
     }
 
     /// Nothing of this partition is handled any more.
-    async fn stop(&mut self, record: &Record, rejected: &Rejected) -> Result<(), Error> {
+    async fn stop(&mut self, entry: &Entry, rejected: &Rejected) -> Result<(), Error> {
         tracing::error!(
-            partition = %record.partition, offset = record.offset,
+            partition = %entry.at, offset = entry.offset,
             reason = rejected.reason.name(), detail = rejected.detail,
             "the partition stops before this record, because it cannot be handled; mend the cause \
              and restart this consumer, or choose dead letters"
         );
-        if let Some(shelf) = self.shelves.get_mut(&record.partition) {
-            shelf.is_stopped = true;
-            shelf.records.clear();
-        }
+        let Some(shelf) = self.shelves.get_mut(&entry.at) else { return Ok(()) };
+        shelf.is_stopped = true;
+        shelf.records.clear();
+        let is_companion = shelf.is_companion;
         self.meter.stopped(self.shelves.values().filter(|shelf| shelf.is_stopped).count());
-        let paused = self.consumer.pause(vec![record.partition.clone()]).await;
+        if is_companion {
+            return Ok(());
+        }
+        let paused = self.consumer.pause(vec![entry.at.clone()]).await;
         self.settle(paused)
     }
 
@@ -349,24 +383,31 @@ impl<'a, W: Work> Driver<'a, W> {
         // Also without partitions: what this member left open may hold up others.
         let starts = match self.work.starts(&partitions).await {
             Ok(starts) => starts,
-            Err(problem) => return self.failed(problem, &[]),
+            Err(problem) => return self.failed(problem, &Batch::default()).await,
         };
         let (mut positions, mut assigned) = (Vec::new(), Vec::new());
-        for (partition, start) in partitions.iter().zip(starts) {
-            let Some(shelf) = self.shelves.get_mut(partition) else { continue };
+        let (mut sources, mut parked) = (Vec::new(), Vec::new());
+        for (partition, start) in partitions.into_iter().zip(starts) {
+            let Some(shelf) = self.shelves.get_mut(&partition) else { continue };
             shelf.records.clear();
             shelf.is_paused = false;
+            if shelf.is_companion {
+                parked.push((partition, start));
+                continue;
+            }
+            sources.push(partition.clone());
             if !shelf.is_assigned {
-                assigned.push((partition.clone(), start));
+                assigned.push((partition, start));
             } else if let Some(next) = start.or(shelf.first) {
                 // Without a position nothing was ever finished; what was read first is still first.
-                positions.push(Position { partition: partition.clone(), next });
+                positions.push(Position { partition, next });
             }
         }
         let sought = async {
+            self.take(parked).await?;
             self.assign(assigned).await?;
             self.consumer.seek(positions).await?;
-            self.consumer.resume(partitions).await
+            self.consumer.resume(sources).await
         };
         match sought.await {
             Ok(()) => {
@@ -375,6 +416,14 @@ impl<'a, W: Work> Driver<'a, W> {
             }
             Err(error) => self.settle(Err(error)),
         }
+    }
+
+    /// Begins to read these partitions of retry topics.
+    async fn take(&mut self, parked: Vec<(TopicPartition, Option<i64>)>) -> Result<(), LogError> {
+        let Some(retries) = &mut self.retries else { return Ok(()) };
+        let (companions, starts): (Vec<_>, Vec<_>) = parked.into_iter().unzip();
+        let sources: Vec<_> = companions.iter().filter_map(|it| retries.source(it)).collect();
+        retries.take(&sources, &starts).await
     }
 
     async fn react(&mut self, event: Result<Event, LogError>) -> Result<(), Error> {
@@ -400,20 +449,40 @@ impl<'a, W: Work> Driver<'a, W> {
         }
     }
 
-    async fn welcome(&mut self, partitions: Vec<TopicPartition>) -> Result<(), Error> {
+    async fn welcome(&mut self, mut partitions: Vec<TopicPartition>) -> Result<(), Error> {
+        let count = partitions.len();
         for partition in &partitions {
             self.shelves.insert(partition.clone(), Shelf::default());
         }
-        self.meter.assigned(self.shelves.len());
+        self.meter.assigned(self.owned());
+        if let Some(retries) = &self.retries {
+            let companions = retries.companions(&partitions);
+            for companion in &companions {
+                let shelf = Shelf { is_companion: true, ..Shelf::default() };
+                self.shelves.insert(companion.clone(), shelf);
+            }
+            partitions.extend(companions);
+        }
         match self.work.starts(&partitions).await {
             Ok(starts) => {
-                let assigned = self.assign(partitions.into_iter().zip(starts).collect()).await;
-                self.settle(assigned)
+                let mut starts: Vec<_> = partitions.into_iter().zip(starts).collect();
+                let parked = starts.split_off(count);
+                let answered = async {
+                    self.take(parked).await?;
+                    self.assign(starts).await
+                };
+                let answered = answered.await;
+                self.settle(answered)
             }
             // Answered once it is known from where to read. Asking the group for its position
             // instead could wait for a transaction that this very member has left open.
-            Err(problem) => self.failed(problem, &[]),
+            Err(problem) => self.failed(problem, &Batch::default()).await,
         }
+    }
+
+    /// How many partitions the group has given to this member.
+    fn owned(&self) -> usize {
+        self.shelves.values().filter(|shelf| !shelf.is_companion).count()
     }
 
     /// Answers the group; done again by [`Self::read_again`] for what it did not hear.
@@ -431,14 +500,35 @@ impl<'a, W: Work> Driver<'a, W> {
     }
 
     async fn part_with(&mut self, partitions: Vec<TopicPartition>) -> Result<(), Error> {
-        for partition in &partitions {
+        let mut all = partitions.clone();
+        if let Some(retries) = &mut self.retries {
+            all.extend(retries.companions(&partitions));
+            let parted = retries.let_go(&partitions).await;
+            self.settle(parted)?;
+        }
+        for partition in &all {
             self.shelves.remove(partition);
         }
-        self.work.let_go(&partitions);
-        self.meter.assigned(self.shelves.len());
+        self.work.let_go(&all);
+        self.meter.assigned(self.owned());
         let unassigned = self.consumer.unassign(partitions).await;
         self.settle(unassigned)?;
         self.resume_if_there_is_room().await
+    }
+
+    async fn store_parked(&mut self, parked: Result<Vec<Entry>, LogError>) -> Result<(), Error> {
+        let entries = match parked {
+            Ok(entries) => entries,
+            Err(error) => return self.react(Err(error)).await,
+        };
+        for entry in entries {
+            let shelf = self.shelves.get_mut(&entry.at);
+            // Whatever is dropped here is read again before anything else is done.
+            if let Some(shelf) = shelf.filter(|it| !it.is_stopped && self.rewind.is_none()) {
+                shelf.put(entry);
+            }
+        }
+        Ok(())
     }
 
     async fn store(&mut self, records: Vec<Record>) -> Result<(), Error> {
@@ -449,7 +539,7 @@ impl<'a, W: Work> Driver<'a, W> {
                 // They are read again, from here where nothing was ever finished.
                 shelf.first.get_or_insert(record.offset);
             } else {
-                shelf.put(Arc::new(record));
+                shelf.put(Entry::new(record));
             }
         }
         self.meter.buffered(self.buffered());
@@ -458,7 +548,7 @@ impl<'a, W: Work> Driver<'a, W> {
         }
         let mut full = Vec::new();
         for (partition, shelf) in &mut self.shelves {
-            if !shelf.records.is_empty() && !shelf.is_paused {
+            if !shelf.records.is_empty() && !shelf.is_paused && !shelf.is_companion {
                 shelf.is_paused = true;
                 full.push(partition.clone());
             }
@@ -490,7 +580,9 @@ impl<'a, W: Work> Driver<'a, W> {
     }
 
     fn buffered(&self) -> usize {
-        self.shelves.values().map(|shelf| shelf.records.len()).sum()
+        // What is in retry topics has a bound of its own.
+        let own = self.shelves.values().filter(|shelf| !shelf.is_companion);
+        own.map(|shelf| shelf.records.len()).sum()
     }
 
     /// Shows in the group what is done. Nothing depends on it.
@@ -513,5 +605,5 @@ impl<'a, W: Work> Driver<'a, W> {
 
 enum Pick {
     Alone(TopicPartition),
-    Batch(Vec<Arc<Record>>),
+    Entries(Vec<Entry>),
 }

@@ -51,6 +51,12 @@ impl Meter {
         .increment(1);
     }
 
+    pub(crate) fn parked(&self, count: usize) {
+        let (class, group) = (self.class, self.group.clone());
+        counter!("semel_kafka_parked_total", "class" => class, "group" => group)
+            .increment(count as u64);
+    }
+
     pub(crate) fn rewound(&self) {
         let (class, group) = (self.class, self.group.clone());
         counter!("semel_kafka_rewinds_total", "class" => class, "group" => group).increment(1);

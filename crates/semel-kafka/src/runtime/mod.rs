@@ -1,18 +1,23 @@
 //! What all classes of consumers do in the same way.
 
 mod batch;
+mod entry;
 mod lag;
 mod lanes;
 mod meter;
+mod retries;
 mod shelf;
+mod work;
 
 use std::time::Duration;
 
 use semel::{Error, ErrorKind};
 
-pub(crate) use self::batch::{Done, Driver, Problem, Work};
+pub(crate) use self::batch::Driver;
+pub(crate) use self::entry::{Batch, Entry};
 pub(crate) use self::lanes::{Job, Lanes, Ran};
 pub(crate) use self::meter::Meter;
+pub(crate) use self::work::{Done, Problem, Work};
 use crate::log::{LogConsumer, LogError, LogErrorKind};
 
 /// Between two looks at a log that cannot be reached.

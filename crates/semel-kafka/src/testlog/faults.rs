@@ -22,6 +22,8 @@ pub enum Op {
     ConsumerCommit,
     /// [`LogConsumer::next`](crate::log::LogConsumer::next).
     Next,
+    /// [`LogReader::next`](crate::log::LogReader::next).
+    Read,
 }
 
 /// What the next call of an [`Op`] does instead of its work.

@@ -51,6 +51,7 @@ mod consumer;
 mod faults;
 mod groups;
 mod producer;
+mod reader;
 mod state;
 mod topics;
 
@@ -65,11 +66,12 @@ pub use self::faults::Op;
 use self::consumer::Consumer;
 use self::faults::Fault;
 use self::producer::Producer;
+use self::reader::Reader;
 use self::state::{Limits, Shared};
 use self::topics::{Partition, Topic};
 use crate::log::{
     Bounds, ConsumerSettings, Delivered, Log, LogConsumer, LogError, LogErrorKind, LogProducer,
-    Membership, Outgoing, ProducerSettings, Record, TopicPartition,
+    LogReader, Membership, Outgoing, ProducerSettings, Record, TopicPartition,
 };
 
 /// A [log](crate::log) in the memory of this process, for tests. Clones are the same log.
@@ -234,6 +236,10 @@ impl fmt::Debug for TestLog {
 impl Log for TestLog {
     fn consumer(&self, settings: &ConsumerSettings) -> Result<Box<dyn LogConsumer>, LogError> {
         Ok(Box::new(Consumer::new(&self.shared, settings)?))
+    }
+
+    fn reader(&self) -> Result<Box<dyn LogReader>, LogError> {
+        Ok(Box::new(Reader::new(&self.shared)))
     }
 
     fn producer<'a>(

@@ -24,11 +24,7 @@ const AFTER_MARK: &str = "naive:after_mark";
 
 /// Consumes, record by record, and commits the positions afterwards.
 pub(crate) async fn run(job: &Job, until: impl Future<Output = ()>) -> Result<(), Error> {
-    let settings = ConsumerSettings {
-        group: job.run.clone(),
-        topics: vec![job.input()],
-        begin: Begin::Earliest,
-    };
+    let settings = ConsumerSettings::new(&job.run, [job.input()]);
     let mut consumer = kafka(job).consumer(&settings).unwrap();
     let database = sink::open(&job.sink);
     let mut until = std::pin::pin!(until);

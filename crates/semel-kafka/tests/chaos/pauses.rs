@@ -35,11 +35,7 @@ async fn comes_back(bootstrap: &str, protocol: GroupProtocol) {
         options = options.set("heartbeat.interval.ms", "300");
     }
     let kafka = KafkaLog::with(options).unwrap();
-    let settings = ConsumerSettings {
-        group: topic.clone(),
-        topics: vec![topic.clone()],
-        begin: Begin::Earliest,
-    };
+    let settings = ConsumerSettings::new(&topic, [&topic]);
     let mut first = kafka.consumer(&settings).unwrap();
     let both = gets(&mut first, 2).await;
     first.pause(both).await.unwrap();

@@ -17,13 +17,13 @@ use super::support::{
 };
 
 /// A database with a table of the handler's own.
-struct Place {
+pub(crate) struct Place {
     folder: TempDir,
     ledger: Arc<SqliteLedger>,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let ledger = Arc::new(SqliteLedger::open(folder.path().join("orders.db")).unwrap());
         let place = Self { folder, ledger };
@@ -36,14 +36,14 @@ impl Place {
     }
 
     /// The effects, in the order in which they were committed.
-    fn effects(&self) -> Vec<u32> {
+    pub(crate) fn effects(&self) -> Vec<u32> {
         let connection = self.open();
         let mut select = connection.prepare("SELECT number FROM effect ORDER BY rowid").unwrap();
         let rows = select.query_map([], |row| row.get(0)).unwrap();
         rows.map(Result::unwrap).collect()
     }
 
-    fn inbox(&self, log: &TestLog, options: ConsumerOptions) -> Inbox<SqliteLedger> {
+    pub(crate) fn inbox(&self, log: &TestLog, options: ConsumerOptions) -> Inbox<SqliteLedger> {
         let day = Duration::from_secs(86_400);
         let window = Window::of(day, Clockwork::Wall, Refresh::Fixed).unwrap();
         let (log, ledger) = (Arc::new(log.clone()), Arc::clone(&self.ledger));
@@ -51,7 +51,10 @@ impl Place {
     }
 }
 
-async fn insert(record: &Record, transaction: &mut SqliteTransaction) -> Result<(), Failed> {
+pub(crate) async fn insert(
+    record: &Record,
+    transaction: &mut SqliteTransaction,
+) -> Result<(), Failed> {
     let number = number(record);
     let insert = "INSERT INTO effect (number) VALUES (?1)";
     transaction.with(move |connection| connection.execute(insert, [number])).await?;

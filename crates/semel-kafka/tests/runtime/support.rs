@@ -75,11 +75,7 @@ pub(crate) async fn read_until(
     topic: &str,
     mut enough: impl FnMut(&[Record]) -> bool,
 ) -> Vec<Record> {
-    let settings = ConsumerSettings {
-        group: format!("reader of {topic}"),
-        topics: vec![topic.to_owned()],
-        begin: semel_kafka::log::Begin::Earliest,
-    };
+    let settings = ConsumerSettings::new(format!("reader of {topic}"), [topic]);
     let mut reader = log.consumer(&settings).unwrap();
     let mut read = Vec::new();
     while !enough(&read) {

@@ -36,11 +36,7 @@ fn on_order(db: &Connection, record: &Record) -> Result<(), BoxError> {
 async fn main() -> Result<(), BoxError> {
     let log = KafkaLog::connect(option("--brokers", "127.0.0.1:9092"))?;
     let db = open()?;
-    let settings = ConsumerSettings {
-        group: "billing".to_owned(),
-        topics: vec![ORDERS.to_owned()],
-        begin: Begin::Earliest,
-    };
+    let settings = ConsumerSettings::new("billing", [ORDERS]);
     let mut consumer = log.consumer(&settings)?;
     loop {
         match consumer.next().await? {

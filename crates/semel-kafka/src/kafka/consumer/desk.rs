@@ -33,6 +33,7 @@ pub(in super::super) struct Desk {
     news: Notify,
     queued_max: usize,
     queued_bytes_max: usize,
+    companion_suffix: Option<String>,
 }
 
 #[derive(Default)]
@@ -66,13 +67,18 @@ pub(super) struct Place {
 }
 
 impl Desk {
-    pub(super) fn new(queued_max: usize, queued_bytes_max: usize) -> Self {
+    pub(super) fn new(
+        queued_max: usize,
+        queued_bytes_max: usize,
+        companion_suffix: Option<String>,
+    ) -> Self {
         Self {
             state: Mutex::default(),
             bell: Condvar::new(),
             news: Notify::new(),
             queued_max,
             queued_bytes_max,
+            companion_suffix,
         }
     }
 
@@ -195,7 +201,14 @@ impl Desk {
     /// Whether positions of these partitions may be committed.
     pub(in super::super) fn check(&self, positions: &[Position]) -> Result<(), LogError> {
         let state = self.lock();
-        let gone = positions.iter().find(|it| !state.places.contains_key(&it.partition));
+        let is_held = |partition: &TopicPartition| {
+            let suffix = self.companion_suffix.as_deref();
+            let source = suffix.and_then(|suffix| partition.topic.strip_suffix(suffix));
+            let source = source.map(|topic| TopicPartition::new(topic, partition.partition));
+            let is_source_held = source.is_some_and(|it| state.places.contains_key(&it));
+            is_source_held || state.places.contains_key(partition)
+        };
+        let gone = positions.iter().find(|it| !is_held(&it.partition));
         let Some(position) = gone else {
             return Ok(());
         };

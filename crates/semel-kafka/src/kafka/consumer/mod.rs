@@ -55,7 +55,11 @@ pub(super) fn join(
     }
     settings.topics.iter().try_for_each(|topic| convert::check_topic(topic))?;
     let config = options.consumer(settings)?;
-    let desk = Arc::new(Desk::new(options.queued_max, options.queued_bytes_max));
+    let desk = Arc::new(Desk::new(
+        options.queued_max,
+        options.queued_bytes_max,
+        settings.companion_suffix.clone(),
+    ));
     let revoke = options.revoke_time();
     let begin = match settings.begin {
         Begin::Earliest => Offset::Beginning,

@@ -38,7 +38,7 @@ pub(super) async fn overview(
     log.ask(move |log, time| {
         topics.iter().try_for_each(|topic| convert::check_topic(topic))?;
         let witness = Witness::default();
-        let mut config = log.options.reader("read_uncommitted")?;
+        let mut config = log.options.asker("read_uncommitted")?;
         // Positions that a transaction is about to change are told as they are.
         config.set("group.id", &group);
         let client = config.create_with_context(witness.clone());
@@ -80,7 +80,7 @@ pub(super) async fn bounds_again(log: &KafkaLog, facts: &mut KafkaFacts) -> Resu
 
 /// The settings of brokers and topics.
 pub(super) async fn settings(log: &KafkaLog, facts: &mut KafkaFacts) {
-    let admin = log.options.reader("read_committed").and_then(|config| {
+    let admin = log.options.asker("read_committed").and_then(|config| {
         let admin = config.create_with_context(Logs);
         admin.map_err(|error| refused(&error))
     });
@@ -279,7 +279,7 @@ fn bounds(
     let edge = |isolation, end| -> Result<Ends, LogError> {
         let list = convert::list(partitions.iter().map(|it| (it, end)))?;
         // A leader that does not answer leaves all of them unknown, and is named by its settings.
-        let told = log.reader(isolation)?.offsets_for_times(list, time);
+        let told = log.asker(isolation)?.offsets_for_times(list, time);
         Ok(told.map(|told| ends(&told)).unwrap_or_default())
     };
     let low = edge("read_committed", Offset::Beginning)?;
