@@ -1,21 +1,22 @@
 //! Consumers whose effect is in a database: id, effect and position in one transaction.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::FutureExt;
-use futures_util::future::join_all;
+use futures_util::future::try_join_all;
 use semel::{BoxFuture, Error, ErrorKind};
 
 use crate::failpoint;
 use crate::identity::Identity;
 use crate::ledger::{Ledger, Move, Owned, Sighting};
 use crate::log::{
-    Delivered, Log, LogConsumer, LogErrorKind, LogProducer, Position, ProducerSettings, Record,
-    TopicPartition,
+    Delivered, Log, LogConsumer, LogError, LogErrorKind, LogProducer, Outgoing, Position,
+    ProducerSettings, Record, TopicPartition,
 };
 use crate::options::ConsumerOptions;
 use crate::rejected::{Failed, Rejected};
@@ -255,25 +256,28 @@ impl<L: Ledger, H: InboxHandler<L::Transaction>> Booking<'_, L, H> {
                 Arc::clone(self.letters.insert(made))
             }
         };
-        let sends: Vec<_> = batch.letters().map(|letter| letters.send(letter)).collect();
-        let mut delivered = Vec::with_capacity(sends.len());
-        for (index, sent) in join_all(sends).await.into_iter().enumerate() {
-            let error = match sent {
-                Ok(it) => {
-                    delivered.push(it);
-                    continue;
-                }
-                Err(error) => error,
-            };
-            self.letters = None;
-            return Err(match error.kind() {
-                LogErrorKind::Invalid => Problem::Refused { index, detail: error.to_string() },
-                // Another producer may succeed; a letter that arrived all the same is there twice.
-                _ => Problem::Again(error.into()),
-            });
+        // One after the other for each key: were the first one lost and the second one not, the
+        // second would be in front of it for good.
+        let mut chains: HashMap<Chain, Vec<(usize, Outgoing)>> = HashMap::new();
+        for (index, (entry, letter)) in batch.posted.iter().enumerate() {
+            let key = entry.record.key.clone().ok_or(index);
+            chains.entry(key).or_default().push((index, letter.clone()));
         }
+        let chains = chains.into_values().map(|chain| send_in_turn(&*letters, chain));
+        let sent = match try_join_all(chains).await {
+            Ok(sent) => sent,
+            Err((index, error)) => {
+                self.letters = None;
+                return Err(match error.kind() {
+                    LogErrorKind::Invalid => Problem::Refused { index, detail: error.to_string() },
+                    // Another producer may succeed; what arrived all the same is there twice.
+                    _ => Problem::Again(error.into()),
+                });
+            }
+        };
+        let delivered: BTreeMap<usize, Delivered> = sent.into_iter().flatten().collect();
         failpoint::pass("kafka:after_letter");
-        Ok(delivered)
+        Ok(delivered.into_values().collect())
     }
 }
 
@@ -321,6 +325,21 @@ impl<L: Ledger, H: InboxHandler<L::Transaction>> Work for Booking<'_, L, H> {
             tracing::debug!(%error, "old ids are forgotten later");
         }
     }
+}
+
+/// The records that must be written in one order: those of a key, or one without a key.
+type Chain = Result<Bytes, usize>;
+
+async fn send_in_turn(
+    producer: &dyn LogProducer,
+    chain: Vec<(usize, Outgoing)>,
+) -> Result<Vec<(usize, Delivered)>, (usize, LogError)> {
+    let mut delivered = Vec::with_capacity(chain.len());
+    for (index, letter) in chain {
+        let sent = producer.send(letter).await;
+        delivered.push((index, sent.map_err(|error| (index, error))?));
+    }
+    Ok(delivered)
 }
 
 /// What an error of the ledger means for a consumer.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use semel::ErrorKind;
-use semel_kafka::log::{Log, Outgoing, ProducerSettings, Record, TopicPartition};
-use semel_kafka::{ConsumerOptions, Order, Poison, TestLog, dead_letter};
+use semel_kafka::log::{Log, LogErrorKind, Outgoing, ProducerSettings, Record, TopicPartition};
+use semel_kafka::{ConsumerOptions, Op, Order, Poison, TestLog, dead_letter};
 
 use super::classes::{Class, Fails};
 use super::storms::{make, trouble};
@@ -200,6 +200,28 @@ fn a_record_that_somebody_wrote_into_a_retry_topic_by_hand_is_handled() {
             let mut effects = class.effects(&log);
             effects.sort_unstable();
             assert_eq!(effects, (0..7).collect::<Vec<_>>());
+        });
+    }
+}
+
+#[test]
+fn a_record_that_is_not_parked_at_once_is_not_overtaken_by_the_next_one_of_its_key() {
+    for class in Class::all() {
+        block_on(async {
+            let (log, on) = (parked(), Arc::new(AtomicBool::new(true)));
+            fill(&log, 0..6, KEYS);
+            let (switch, run) = spawn(&class, &log, options(poison()), key_0_while(&on));
+            waits_for(|| !log.topic_records("in.retry").is_empty()).await;
+            log.set_down(true);
+            log.fail_next(Op::Send, LogErrorKind::Unavailable);
+            fill(&log, 6..60, KEYS);
+            log.set_down(false);
+            waits_for(|| log.topic_records("in.retry").len() >= 10).await;
+            on.store(false, Ordering::SeqCst);
+            class.until(&log, 60).await;
+            switch.off();
+            run.await.unwrap();
+            assert_once_and_in_order(&class.effects(&log), 60, KEYS);
         });
     }
 }
