@@ -21,7 +21,7 @@ use rdkafka::client::DefaultClientContext;
 use semel::BoxFuture;
 use semel_kafka::conformance::{self, Harness, Outcome};
 use semel_kafka::log::{
-    Begin, ConsumerSettings, Event, Log, LogConsumer, LogError, LogErrorKind, Outgoing, Position,
+    ConsumerSettings, Event, Log, LogConsumer, LogError, LogErrorKind, Outgoing, Position,
     ProducerSettings, Record, TopicPartition,
 };
 use semel_kafka::{GroupProtocol, KafkaLog, KafkaOptions};

@@ -17,8 +17,8 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use semel_kafka::log::{
-    Begin, ConsumerSettings, Event, Log, LogConsumer, LogError, LogErrorKind, LogProducer,
-    Outgoing, Position, ProducerSettings, Record, TopicPartition,
+    ConsumerSettings, Event, Log, LogConsumer, LogError, LogErrorKind, LogProducer, Outgoing,
+    Position, ProducerSettings, Record, TopicPartition,
 };
 use semel_kafka::{GroupProtocol, KafkaLog, KafkaOptions};
 

@@ -16,8 +16,8 @@ use proptest::prelude::*;
 use semel::{BoxFuture, ManualClock};
 use semel_kafka::conformance::{self, Harness};
 use semel_kafka::log::{
-    Begin, ConsumerSettings, Event, Log, LogConsumer, LogError, LogErrorKind, LogProducer,
-    Outgoing, Position, ProducerSettings, TopicPartition,
+    ConsumerSettings, Event, Log, LogConsumer, LogError, LogErrorKind, LogProducer, Outgoing,
+    Position, ProducerSettings, TopicPartition,
 };
 use semel_kafka::{Op, TestLog};
 

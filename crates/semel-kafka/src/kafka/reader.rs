@@ -289,11 +289,8 @@ impl Topic {
     fn read(&mut self, name: &Arc<str>, desk: &Desk, topics: &mut convert::Topics) {
         match self.client.poll(POLL) {
             None => {}
-            Some(Ok(message)) => {
-                if self.partitions.contains_key(&message.partition()) {
-                    desk.tell(Item::Record(convert::record(&message, topics)));
-                }
-            }
+            Some(Ok(message)) if !self.partitions.contains_key(&message.partition()) => {}
+            Some(Ok(message)) => desk.tell(Item::Record(convert::record(&message, topics))),
             Some(Err(KafkaError::PartitionEOF(number))) => {
                 if let Some(is_told @ false) = self.partitions.get_mut(&number) {
                     *is_told = true;

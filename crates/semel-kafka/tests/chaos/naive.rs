@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use semel::Error;
 use semel::failpoint::pass;
 use semel_kafka::log::{
-    Begin, ConsumerSettings, Event, Log, LogConsumer, Position, Record, TopicPartition,
+    ConsumerSettings, Event, Log, LogConsumer, Position, Record, TopicPartition,
 };
 
 use super::classes::{kafka, number};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use semel_kafka::log::{
-    Begin, ConsumerSettings, Event, Log, LogConsumer, Outgoing, ProducerSettings, TopicPartition,
+    ConsumerSettings, Event, Log, LogConsumer, Outgoing, ProducerSettings, TopicPartition,
 };
 use semel_kafka::{GroupProtocol, KafkaLog, KafkaOptions};
 
