@@ -4,7 +4,10 @@
 //! - `safe`: the same with an inbox, ten lines longer.
 //! - `shop`: one key through an HTTP request, an outbox, Kafka and a consumer.
 //!
-//! Start a broker with `cargo xtask services kafka`, or name your own with `--brokers`.
+//! Start a broker with `cargo xtask services kafka`, which prints its address for `--brokers`, or
+//! name your own. That one makes the topic `orders` with the first record; where yours does not,
+//! create it first. `shop` writes a record for each `POST /orders`; an order by hand is a record
+//! with an `Idempotency-Key` header and an item as its payload.
 
 use std::path::PathBuf;
 
