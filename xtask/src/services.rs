@@ -54,7 +54,11 @@ static SERVICES: [Service; 8] = [
     Service {
         name: "kafka",
         missing: Kafka::missing,
-        start: || Kafka::start().map(|it| Running::new(it.bootstrap(), it)),
+        // By hand nobody wants to create topics first; it comes without a tool for that.
+        start: || {
+            let by_hand = [("auto.create.topics.enable", "true"), ("num.partitions", "3")];
+            Kafka::with(&by_hand).map(|it| Running::new(it.bootstrap(), it))
+        },
     },
     Service {
         name: "kafka-cluster",

@@ -54,17 +54,21 @@ fn options(bootstrap: &str, protocol: GroupProtocol) -> KafkaOptions {
 async fn topic(bootstrap: &str, partitions: i32) -> String {
     let number = TOPICS.fetch_add(1, Ordering::Relaxed);
     let name = format!("topic-{}-{number}", std::process::id());
+    make(bootstrap, &name, partitions).await;
+    name
+}
+
+async fn make(bootstrap: &str, name: &str, partitions: i32) {
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", bootstrap).create().unwrap();
     // Some cases write records with times long ago, which the broker would delete at once.
-    let new = NewTopic::new(&name, partitions, TopicReplication::Fixed(1));
+    let new = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
     let new = new.set("retention.ms", "-1");
     let made = admin.create_topics([&new], &AdminOptions::new()).await.unwrap();
     made.into_iter().next().unwrap().unwrap();
     // The controller has it; the broker may hear of it a moment later.
     let kafka = KafkaLog::connect(bootstrap).unwrap();
-    while kafka.partitions(&name).await.unwrap() != Some(partitions) {}
-    name
+    while kafka.partitions(name).await.unwrap() != Some(partitions) {}
 }
 
 /// Kafka under the conformance program.
@@ -317,4 +321,28 @@ async fn a_full_queue_costs_neither_a_record_nor_the_membership() {
     within(consumer.seek(to(900))).await.unwrap();
     within(consumer.resume(vec![partition])).await.unwrap();
     assert_eq!(follow(&mut consumer, 900, 100).await, 1000);
+}
+
+/// Says that it is not there, and goes on looking.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_is_made_after_its_consumer_is_found() {
+    let Some(bootstrap) = bootstrap() else { return };
+    for protocol in [GroupProtocol::Classic, GroupProtocol::Consumer] {
+        let name = format!("late-{protocol:?}-{}", std::process::id());
+        let kafka = KafkaLog::with(options(&bootstrap, protocol)).unwrap();
+        let mut consumer = kafka.consumer(&settings(&name, &name)).unwrap();
+        if protocol == GroupProtocol::Classic {
+            // The new protocol knows nothing of topics that are missing.
+            let told = within(consumer.next()).await.unwrap_err();
+            assert_eq!(told.kind(), LogErrorKind::Unavailable);
+            assert!(told.to_string().starts_with(&format!("the topic `{name}` does not exist")));
+        }
+        make(&bootstrap, &name, 1).await;
+        let producer = kafka.producer(&ProducerSettings::default()).await.unwrap();
+        producer.send(Outgoing::to(&*name).value("late")).await.unwrap();
+        let start = Instant::now();
+        assert_eq!(read(&mut consumer, 1).await.len(), 1);
+        println!("{protocol:?}: found after {:?}", start.elapsed());
+        consumer.close().await.unwrap();
+    }
 }

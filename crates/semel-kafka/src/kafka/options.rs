@@ -182,6 +182,10 @@ impl KafkaOptions {
                 config.set("group.protocol", "consumer");
             }
         }
+        if self.get("topic.metadata.refresh.interval.ms").is_none() {
+            // A topic that is made after its consumer is found so soon; librdkafka takes minutes.
+            config.set("topic.metadata.refresh.interval.ms", "10000");
+        }
         native(&config)?;
         Ok(config)
     }

@@ -11,7 +11,7 @@
 use kafka_orders::{BoxError, ORDERS, bill, item, open, option};
 use rusqlite::Connection;
 use semel_kafka::KafkaLog;
-use semel_kafka::log::{Begin, ConsumerSettings, Event, Log, Position, Record};
+use semel_kafka::log::{ConsumerSettings, Event, Log, Position, Record};
 
 fn exists_by_id(db: &Connection, id: &str) -> rusqlite::Result<bool> {
     db.prepare("SELECT 1 FROM processed WHERE id = ?1")?.exists([id])
@@ -34,6 +34,7 @@ fn on_order(db: &Connection, record: &Record) -> Result<(), BoxError> {
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let log = KafkaLog::connect(option("--brokers", "127.0.0.1:9092"))?;
     let db = open()?;
     let settings = ConsumerSettings::new("billing", [ORDERS]);

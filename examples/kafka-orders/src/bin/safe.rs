@@ -15,6 +15,7 @@ use semel_kafka::{
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let log = KafkaLog::connect(option("--brokers", "127.0.0.1:9092"))?;
     drop(open()?);
     let ledger = SqliteLedger::open(database())?;

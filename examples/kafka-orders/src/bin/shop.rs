@@ -116,6 +116,7 @@ async fn consume(
 #[tokio::main]
 #[expect(clippy::print_stdout, reason = "it says where it listens")]
 async fn main() -> Result<(), BoxError> {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let db = database();
     let store = Arc::new(SqliteStore::open(&db)?);
     open()?.execute_batch(
@@ -143,15 +144,20 @@ async fn main() -> Result<(), BoxError> {
     let relayed = tokio::spawn(async move {
         relay.run(async move { drop(relay_stopped.wait_for(|stops| *stops).await) }).await
     });
+    let relayed = async { Ok::<_, BoxError>(relayed.await??) };
     let consumed = tokio::spawn(consume(log, ledger, stopped));
+    let consumed = async { Ok(consumed.await??) };
 
     let listener = tokio::net::TcpListener::bind(option("--listen", "127.0.0.1:0")).await?;
     println!("listening on http://{}", listener.local_addr()?);
     let ended = async { tokio::signal::ctrl_c().await.unwrap_or_default() };
-    axum::serve(listener, app).with_graceful_shutdown(ended).await?;
-    layer.drained().await;
-    stop.send_replace(true);
-    relayed.await??;
-    consumed.await??;
+    let served = async {
+        axum::serve(listener, app).with_graceful_shutdown(ended).await?;
+        layer.drained().await;
+        stop.send_replace(true);
+        Ok(())
+    };
+    // When one of them fails, the others end as well, and whoever runs this is told.
+    tokio::try_join!(served, relayed, consumed)?;
     Ok(())
 }

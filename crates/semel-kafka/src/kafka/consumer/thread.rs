@@ -99,7 +99,7 @@ fn read(consumer: &Client, desk: &Desk, topics: &mut convert::Topics) -> bool {
     for _ in 0..BATCH {
         match consumer.poll(POLL) {
             Some(Ok(message)) => desk.push(convert::record(&message, topics)),
-            Some(Err(error)) => failed(desk, error),
+            Some(Err(error)) => failed(consumer, desk, error),
             None => return consumer.context().has_turned.swap(false, Ordering::Relaxed),
         }
         if desk.is_full() {
@@ -109,11 +109,29 @@ fn read(consumer: &Client, desk: &Desk, topics: &mut convert::Topics) -> bool {
     true
 }
 
-fn failed(desk: &Desk, error: KafkaError) {
-    // The loss that follows says it better.
-    if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PollExceeded) {
-        desk.report(fault::plain("give records", error));
+fn failed(consumer: &Client, desk: &Desk, error: KafkaError) {
+    match error.rdkafka_error_code() {
+        // The loss that follows says it better.
+        Some(RDKafkaErrorCode::PollExceeded) => {}
+        Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
+            desk.report(is_missing(consumer, error));
+        }
+        _ => desk.report(fault::plain("give records", error)),
     }
+}
+
+/// A topic may be made after its consumer, so that is no reason to end. librdkafka looks for it as
+/// often as `topic.metadata.refresh.interval.ms` says.
+fn is_missing(consumer: &Client, error: KafkaError) -> LogError {
+    let topics = consumer.subscription().map(|list| convert::partitions(&list));
+    let topics = topics.unwrap_or_default();
+    let names: Vec<_> = topics.iter().map(|it| &*it.topic).collect();
+    let which = match &*names {
+        [name] => format!("the topic `{name}` does not exist"),
+        names => format!("one of the topics {} does not exist", names.join(", ")),
+    };
+    let message = format!("{which}; create it or mend its name; it is looked for again");
+    LogError::new(LogErrorKind::Unavailable, message).with_source(error)
 }
 
 fn report(desk: &Desk, result: Result<(), LogError>) {
