@@ -1,4 +1,4 @@
-//! The consumers that workers run.
+//! What workers run.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,13 +14,13 @@ use semel_kafka::{
 use semel_stores::sqlite::SqliteStore;
 
 use super::job::{Class, Job};
-use super::{naive, sink};
+use super::{naive, outbox, sink};
 
 /// So long a member may be silent. The broker has to allow it.
 pub(crate) const SESSION: Duration = Duration::from_secs(3);
 
 /// So long a transaction may be open.
-const TRANSACTION: Duration = Duration::from_secs(6);
+pub(crate) const TRANSACTION: Duration = Duration::from_secs(6);
 
 /// Which attempt has made an output.
 pub(crate) const ATTEMPT_HEADER: &str = "attempt";
@@ -34,6 +34,7 @@ pub(crate) async fn run(
         Class::InboxSqlite => inbox_sqlite(job, until).await,
         Class::Transform => transform(job, until).await,
         Class::Guarded => guarded(job, until).await,
+        Class::RelayPostgres | Class::RelaySqlite => outbox::run(job, until).await,
         Class::ExistsById | Class::MarkFirst => naive::run(job, until).await,
     }
 }

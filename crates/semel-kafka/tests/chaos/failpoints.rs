@@ -8,10 +8,11 @@ use semel_kafka::failpoint::POINTS;
 use super::audit::audit;
 use super::crew::Worker;
 use super::job::Class;
+use super::outbox;
 use super::place::{Run, block_on, shared_broker, until};
 
 /// How many stories are told at once.
-const AT_ONCE: usize = 8;
+pub(crate) const AT_ONCE: usize = 8;
 
 const INBOX: [&str; 6] = [
     "kafka:before_transaction",
@@ -43,9 +44,6 @@ const GUARDED: [&str; 9] = [
     "kafka:after_position",
     "kafka:revoked",
 ];
-
-/// The points of the outbox's relay, which consumes nothing.
-const RELAY: [&str; 2] = ["kafka:after_seal", "kafka:after_relay"];
 
 const REVOKED: &str = "kafka:revoked";
 
@@ -133,7 +131,7 @@ async fn more_effects(run: &Run, known: usize) {
 
 #[test]
 fn every_point_is_in_a_story() {
-    let told = [&INBOX[..], &TRANSFORM, &GUARDED, &RELAY].concat();
+    let told = [&INBOX[..], &TRANSFORM, &GUARDED, &outbox::POINTS].concat();
     let missing: Vec<_> = POINTS.iter().filter(|it| !told.contains(it)).collect();
     assert!(missing.is_empty(), "{missing:?}");
 }

@@ -2,13 +2,15 @@
 
 use serde_json::{Value, json};
 
-/// What kind of consumer a worker is.
+/// What kind of consumer or relay a worker is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Class {
     InboxPostgres,
     InboxSqlite,
     Transform,
     Guarded,
+    RelayPostgres,
+    RelaySqlite,
     /// Naive: looks for the id, has the effect, writes the id, commits the position.
     ExistsById,
     /// Naive: writes the id, has the effect, commits the position.
@@ -16,11 +18,13 @@ pub(crate) enum Class {
 }
 
 impl Class {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 8] = [
         Self::InboxPostgres,
         Self::InboxSqlite,
         Self::Transform,
         Self::Guarded,
+        Self::RelayPostgres,
+        Self::RelaySqlite,
         Self::ExistsById,
         Self::MarkFirst,
     ];
@@ -31,9 +35,21 @@ impl Class {
             Self::InboxSqlite => "inbox-sqlite",
             Self::Transform => "transform",
             Self::Guarded => "guarded",
+            Self::RelayPostgres => "relay-postgres",
+            Self::RelaySqlite => "relay-sqlite",
             Self::ExistsById => "exists-by-id",
             Self::MarkFirst => "mark-first",
         }
+    }
+
+    /// Whether its effects are records in the log.
+    pub(crate) fn writes_records(self) -> bool {
+        self.is_relay() || self == Self::Transform
+    }
+
+    /// Whether it takes rows of a database to the log, and consumes nothing.
+    pub(crate) fn is_relay(self) -> bool {
+        matches!(self, Self::RelayPostgres | Self::RelaySqlite)
     }
 
     /// Whether it is to recognise a record that was written twice.

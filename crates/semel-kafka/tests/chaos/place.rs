@@ -17,11 +17,12 @@ use tempfile::TempDir;
 
 use super::crew::Worker;
 use super::job::{Class, Job};
+use super::outbox::Outbox;
 use super::reader::Reader;
 use super::sink::{self, Sink};
 
 pub(crate) const PARTITIONS: i32 = 4;
-const KEYS: u32 = 53;
+pub(crate) const KEYS: u32 = 53;
 
 /// Longer than anything may take, on a machine that is busy with other work.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -71,6 +72,12 @@ fn postgres() -> Option<&'static Postgres> {
     SERVER.get_or_init(start).as_ref()
 }
 
+/// Where numbers are written to.
+enum Source {
+    Topic(Arc<dyn LogProducer>),
+    Outbox(Outbox),
+}
+
 /// A run of workers of one class.
 pub(crate) struct Run {
     pub(crate) class: Class,
@@ -82,7 +89,7 @@ pub(crate) struct Run {
     /// How many numbers were written.
     pub(crate) fed: u32,
     log: KafkaLog,
-    producer: Arc<dyn LogProducer>,
+    source: Source,
     reader: Option<Arc<Reader>>,
     spawned: AtomicU32,
     _folder: TempDir,
@@ -96,28 +103,30 @@ impl Run {
         for (topic, partitions) in [("in", PARTITIONS), ("out", PARTITIONS), ("dead", 1)] {
             create_topic(bootstrap, &format!("{name}-{topic}"), partitions).await;
         }
-        let mut reader = None;
-        let (sink, address) = match class {
-            Class::InboxPostgres => {
-                let (url, run) = (postgres()?.url(), name.clone());
-                let pool = sink::pool(&url);
+        let address = match class {
+            Class::InboxPostgres | Class::RelayPostgres => postgres()?.url(),
+            _ => folder.path().join("effects.db").to_str().unwrap().to_owned(),
+        };
+        let reader = class.writes_records().then(|| {
+            let output = format!("{name}-out");
+            Arc::new(Reader::start(bootstrap, &output, PARTITIONS, "read_committed"))
+        });
+        let sink = match (&reader, class) {
+            (Some(reader), _) => Sink::Topic(Arc::clone(reader)),
+            (None, Class::InboxPostgres) => {
+                let (pool, run) = (sink::pool(&address), name.clone());
                 PostgresLedger::new(pool.clone()).migrate().await.unwrap();
-                (Sink::Postgres { pool, run }, url)
+                Sink::Postgres { pool, run }
             }
-            Class::Transform => {
-                let output = format!("{name}-out");
-                let read = Reader::start(bootstrap, &output, PARTITIONS, "read_committed");
-                let read = Arc::clone(reader.insert(Arc::new(read)));
-                (Sink::Topic(read), String::new())
-            }
-            _ => {
-                let path = folder.path().join("effects.db");
-                (Sink::Sqlite(sink::open(&path)), path.to_str().unwrap().to_owned())
-            }
+            (None, _) => Sink::Sqlite(sink::open(&address)),
         };
         let options = KafkaOptions::new(bootstrap).set("reconnect.backoff.max.ms", "500");
         let log = KafkaLog::with(options).unwrap();
-        let producer = log.producer(&ProducerSettings::default()).await.unwrap();
+        let source = if class.is_relay() {
+            Source::Outbox(Outbox::make(class, &address, &name).await)
+        } else {
+            Source::Topic(log.producer(&ProducerSettings::default()).await.unwrap())
+        };
         Some(Self {
             class,
             name,
@@ -127,7 +136,7 @@ impl Run {
             batch_max: 20,
             fed: 0,
             log,
-            producer,
+            source,
             reader,
             spawned: AtomicU32::new(0),
             _folder: folder,
@@ -138,11 +147,15 @@ impl Run {
     pub(crate) async fn feed(&mut self, count: u32) {
         let numbers = self.fed..self.fed + count;
         self.fed += count;
+        let producer = match &mut self.source {
+            Source::Outbox(outbox) => return outbox.write(numbers).await,
+            Source::Topic(producer) => producer,
+        };
         let repeated = numbers.clone().filter(|it| self.class.remembers_ids() && it % 50 == 7);
         let sends = numbers.chain(repeated).map(|number| {
             let record = Outgoing::to(format!("{}-in", self.name));
             let record = record.key((number % KEYS).to_string()).value(number.to_string());
-            self.producer.send(record.header("id", format!("id-{number}")))
+            producer.send(record.header("id", format!("id-{number}")))
         });
         let sends: Vec<_> = sends.collect();
         for sent in join_all(sends).await {
@@ -210,6 +223,18 @@ impl Run {
             known.into_iter().flatten().sum::<i64>() == i64::from(self.fed)
         })
         .await;
+    }
+
+    /// Waits until no transaction is open in the output.
+    pub(crate) async fn is_without_transactions(&self) {
+        let output = format!("{}-out", self.name);
+        for partition in 0..PARTITIONS {
+            let partition = TopicPartition::new(&*output, partition);
+            until("no transaction is open", async || {
+                self.log.bounds(&partition).await.is_ok_and(|it| it.stable == it.high)
+            })
+            .await;
+        }
     }
 
     async fn distinct(&self) -> usize {
