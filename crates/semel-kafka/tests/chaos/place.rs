@@ -43,12 +43,18 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
 
 /// A broker that gives up on silent members and open transactions soon.
 pub(crate) fn broker() -> Option<Kafka> {
+    broker_with(&[])
+}
+
+/// The same with more settings.
+pub(crate) fn broker_with(more: &[(&str, &str)]) -> Option<Kafka> {
     let settings = [
         ("group.min.session.timeout.ms", "1000"),
         ("group.consumer.min.heartbeat.interval.ms", "300"),
         ("group.consumer.heartbeat.interval.ms", "300"),
         ("transaction.abort.timed.out.transaction.cleanup.interval.ms", "500"),
     ];
+    let settings = [&settings, more].concat();
     (!skips(Kafka::missing())).then(|| Kafka::with(&settings).unwrap())
 }
 
