@@ -8,15 +8,15 @@ use std::time::Duration;
 use semel::{Context, Effect, Error, Failure, FingerprintKey, Guard, Settings, SystemClock};
 use semel_kafka::log::{Outgoing, Record};
 use semel_kafka::{
-    ConsumerOptions, Guarded, Identity, Inbox, KafkaLog, KafkaOptions, Poison, PostgresLedger,
-    SqliteLedger, Transform, Window,
+    ConsumerOptions, GroupProtocol, Guarded, Identity, Inbox, KafkaLog, KafkaOptions, Poison,
+    PostgresLedger, SqliteLedger, Transform, Window,
 };
 use semel_stores::sqlite::SqliteStore;
 
 use super::job::{Class, Job};
 use super::{naive, outbox, sink};
 
-/// So long a member may be silent. The broker has to allow it.
+/// So long a member may be silent. The broker has to allow it, or to set it.
 pub(crate) const SESSION: Duration = Duration::from_secs(3);
 
 /// So long a transaction may be open.
@@ -42,9 +42,14 @@ pub(crate) async fn run(
 pub(crate) fn kafka(job: &Job) -> KafkaLog {
     let options = KafkaOptions::new(&job.bootstrap)
         .set("client.id", &job.name)
-        .set("session.timeout.ms", SESSION.as_millis().to_string())
-        .set("heartbeat.interval.ms", "300")
-        .set("reconnect.backoff.max.ms", "500");
+        .set("reconnect.backoff.max.ms", "500")
+        .group_protocol(job.protocol);
+    let options = match job.protocol {
+        GroupProtocol::Classic => options
+            .set("session.timeout.ms", SESSION.as_millis().to_string())
+            .set("heartbeat.interval.ms", "300"),
+        _ => options,
+    };
     KafkaLog::with(options).unwrap()
 }
 

@@ -1,5 +1,6 @@
 //! What a worker is told to do.
 
+use semel_kafka::GroupProtocol;
 use serde_json::{Value, json};
 
 /// What kind of consumer or relay a worker is.
@@ -71,6 +72,7 @@ pub(crate) struct Job {
     /// The database of the effects: an address or a path.
     pub(crate) sink: String,
     pub(crate) batch_max: usize,
+    pub(crate) protocol: GroupProtocol,
     /// The point at which to halt, and at which pass.
     pub(crate) halt: Option<(String, u32)>,
 }
@@ -97,6 +99,7 @@ impl Job {
             "name": self.name,
             "sink": self.sink,
             "batch_max": self.batch_max,
+            "brokers_assign": self.protocol == GroupProtocol::Consumer,
             "halt": self.halt,
         })
         .to_string()
@@ -106,6 +109,10 @@ impl Job {
         let value: Value = serde_json::from_str(text).unwrap();
         let text = |name: &str| value[name].as_str().unwrap().to_owned();
         let class = text("class");
+        let protocol = match value["brokers_assign"].as_bool().unwrap() {
+            true => GroupProtocol::Consumer,
+            false => GroupProtocol::Classic,
+        };
         let halt = value["halt"].as_array().map(|halt| {
             let pass = u32::try_from(halt[1].as_u64().unwrap()).unwrap();
             (halt[0].as_str().unwrap().to_owned(), pass)
@@ -118,6 +125,7 @@ impl Job {
             name: text("name"),
             sink: text("sink"),
             batch_max: usize::try_from(value["batch_max"].as_u64().unwrap()).unwrap(),
+            protocol,
             halt,
         }
     }

@@ -20,6 +20,7 @@ mod failpoints;
 mod history;
 mod indefinite;
 mod job;
+mod members;
 mod naive;
 mod outbox;
 mod pauses;

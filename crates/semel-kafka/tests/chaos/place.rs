@@ -1,6 +1,7 @@
 //! A topic with numbered records, and where their effects go.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::{Duration, Instant};
@@ -9,14 +10,14 @@ use futures_util::future::join_all;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer};
 use semel_kafka::log::{Log, LogProducer, Outgoing, ProducerSettings, TopicPartition};
-use semel_kafka::{KafkaLog, KafkaOptions, PostgresLedger};
-use semel_testkit::servers::{Kafka, Postgres, skips};
+use semel_kafka::{GroupProtocol, KafkaLog, KafkaOptions, PostgresLedger};
+use semel_testkit::servers::{Kafka, KafkaCluster, Postgres, skips};
 use tempfile::TempDir;
 
 use super::crew::Worker;
 use super::job::{Class, Job};
+use super::members::Asker;
 use super::outbox::Outbox;
 use super::reader::Reader;
 use super::sink::{self, Sink};
@@ -27,11 +28,28 @@ pub(crate) const KEYS: u32 = 53;
 /// Longer than anything may take, on a machine that is busy with other work.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// What makes brokers give up on silent members and open transactions soon.
+const IMPATIENCE: [(&str, &str); 6] = [
+    ("group.min.session.timeout.ms", "1000"),
+    ("group.consumer.min.session.timeout.ms", "1000"),
+    ("group.consumer.session.timeout.ms", "3000"),
+    ("group.consumer.min.heartbeat.interval.ms", "300"),
+    ("group.consumer.heartbeat.interval.ms", "300"),
+    ("transaction.abort.timed.out.transaction.cleanup.interval.ms", "500"),
+];
+
 /// Looks again and again until it is so.
-pub(crate) async fn until(what: &str, mut look: impl AsyncFnMut() -> bool) {
+pub(crate) async fn until(what: &str, look: impl AsyncFnMut() -> bool) {
+    until_or(what, look, async || String::new()).await;
+}
+
+/// The same, and who knows how far it has come is asked when it takes too long.
+async fn until_or(what: &str, mut look: impl AsyncFnMut() -> bool, tell: impl AsyncFn() -> String) {
     let start = Instant::now();
     while !look().await {
-        assert!(start.elapsed() < PATIENCE, "not after {PATIENCE:?}: {what}");
+        if start.elapsed() >= PATIENCE {
+            panic!("not after {PATIENCE:?}: {what}{}", tell().await);
+        }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -48,14 +66,13 @@ pub(crate) fn broker() -> Option<Kafka> {
 
 /// The same with more settings.
 pub(crate) fn broker_with(more: &[(&str, &str)]) -> Option<Kafka> {
-    let settings = [
-        ("group.min.session.timeout.ms", "1000"),
-        ("group.consumer.min.heartbeat.interval.ms", "300"),
-        ("group.consumer.heartbeat.interval.ms", "300"),
-        ("transaction.abort.timed.out.transaction.cleanup.interval.ms", "500"),
-    ];
-    let settings = [&settings, more].concat();
+    let settings = [&IMPATIENCE, more].concat();
     (!skips(Kafka::missing())).then(|| Kafka::with(&settings).unwrap())
+}
+
+/// Three of that kind.
+pub(crate) fn cluster() -> Option<KafkaCluster> {
+    (!skips(KafkaCluster::missing())).then(|| KafkaCluster::with(&IMPATIENCE).unwrap())
 }
 
 /// A broker that several tests share; none of them may break it.
@@ -92,6 +109,7 @@ pub(crate) struct Run {
     address: String,
     pub(crate) sink: Sink,
     pub(crate) batch_max: usize,
+    pub(crate) protocol: GroupProtocol,
     /// How many numbers were written.
     pub(crate) fed: u32,
     log: KafkaLog,
@@ -140,6 +158,7 @@ impl Run {
             address,
             sink,
             batch_max: 20,
+            protocol: GroupProtocol::Classic,
             fed: 0,
             log,
             source,
@@ -184,39 +203,53 @@ impl Run {
             name: format!("{}-{slot}-{number}", self.name),
             sink: self.address.clone(),
             batch_max: self.batch_max,
+            protocol: self.protocol,
             halt: halt.map(|(point, pass)| (point.to_owned(), pass)),
         })
     }
 
     /// Waits until the group knows a worker.
     pub(crate) async fn takes_in(&self, worker: &Worker) {
-        let asker = self.asker();
+        let asker = Asker::new(&self.bootstrap, self.protocol);
         let what = format!("the group takes {} in", worker.job.name);
-        until(&what, async || self.is_member(&asker, worker) == Some(true)).await;
+        until(&what, async || asker.has(&self.name, &worker.job.name) == Some(true)).await;
     }
 
     /// Waits until the group has given a worker up.
     pub(crate) async fn gives_up(&self, worker: &Worker) {
-        let asker = self.asker();
+        let asker = Asker::new(&self.bootstrap, self.protocol);
         let what = format!("the group gives {} up", worker.job.name);
-        until(&what, async || self.is_member(&asker, worker) == Some(false)).await;
+        until(&what, async || asker.has(&self.name, &worker.job.name) == Some(false)).await;
     }
 
-    fn asker(&self) -> BaseConsumer {
-        ClientConfig::new().set("bootstrap.servers", &self.bootstrap).create().unwrap()
-    }
-
-    /// `None` when the group is unknown or the broker cannot be asked.
-    fn is_member(&self, asker: &BaseConsumer, worker: &Worker) -> Option<bool> {
-        let groups = asker.fetch_group_list(Some(&self.name), Duration::from_secs(5)).ok()?;
-        let group = groups.groups().iter().find(|it| it.name() == self.name)?;
-        Some(group.members().iter().any(|member| member.client_id() == worker.job.name))
+    /// Waits until so many effects are there.
+    pub(crate) async fn reaches(&self, goal: usize) {
+        let what = format!("{}: {goal} effects", self.name);
+        let look = async || self.sink.count().await >= goal;
+        until_or(&what, look, async || self.state().await).await;
     }
 
     /// Waits until every number has taken effect.
     pub(crate) async fn finishes(&self) {
         let (what, all) = (format!("{}: {} effects", self.name, self.fed), self.fed as usize);
-        until(&what, async || self.sink.count().await >= all && self.distinct().await == all).await;
+        let look = async || self.sink.count().await >= all && self.distinct().await == all;
+        until_or(&what, look, async || self.state().await).await;
+    }
+
+    /// How far it has come.
+    async fn state(&self) -> String {
+        let mut told = format!("; there are {} of {}", self.sink.count().await, self.fed);
+        for topic in ["in", "out"] {
+            let topic = format!("{}-{topic}", self.name);
+            let all: Vec<_> = (0..PARTITIONS).map(|it| TopicPartition::new(&*topic, it)).collect();
+            let positions = self.log.committed(&self.name, &all).await;
+            write!(told, "; the group is at {positions:?} of").unwrap();
+            for partition in &all {
+                let bounds = self.log.bounds(partition).await;
+                write!(told, " {partition}: {bounds:?}").unwrap();
+            }
+        }
+        told
     }
 
     /// Waits until the group's positions are at the end.
@@ -276,9 +309,10 @@ impl Run {
 }
 
 pub(crate) async fn create_topic(bootstrap: &str, name: &str, partitions: i32) {
+    // As many copies as the brokers make unless they are told.
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", bootstrap).create().unwrap();
-    let new = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+    let new = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
     let made = admin.create_topics([&new], &AdminOptions::new()).await.unwrap();
     made.into_iter().next().unwrap().unwrap();
     // The controller has it; the broker may hear of it a moment later.

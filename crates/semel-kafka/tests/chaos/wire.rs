@@ -95,7 +95,7 @@ pub(crate) fn send_late(broker: &str, request: &[u8]) -> i16 {
 }
 
 /// A request or an answer with its length, or nothing more.
-fn frame(from: &mut TcpStream) -> Option<Vec<u8>> {
+pub(crate) fn frame(from: &mut TcpStream) -> Option<Vec<u8>> {
     let mut length = [0; 4];
     from.read_exact(&mut length).ok()?;
     let bytes = usize::try_from(u32::from_be_bytes(length)).unwrap();
@@ -221,9 +221,9 @@ impl Connection {
     }
 }
 
-/// Whether a text of a request, whose length is before it in one byte, is this one. The versions
-/// of the protocol count differently.
-fn names(words: &[u8], id: &str) -> bool {
+/// Whether a text of a request or an answer, whose length is before it in one byte, is this one.
+/// The versions of the protocol count differently.
+pub(crate) fn names(words: &[u8], id: &str) -> bool {
     let length = u8::try_from(id.len()).unwrap();
     let is_it = |at: &[u8]| (at[0] == length || at[0] == length + 1) && at.ends_with(id.as_bytes());
     words[HEAD_BYTES..].windows(id.len() + 1).any(is_it)
