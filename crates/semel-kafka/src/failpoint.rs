@@ -14,6 +14,8 @@ pub const POINTS: &[&str] = &[
     "kafka:revoked",
     "kafka:before_position",
     "kafka:after_position",
+    "kafka:after_takeover",
+    "kafka:before_seal",
     "kafka:after_seal",
     "kafka:after_relay",
 ];

@@ -33,6 +33,8 @@ use crate::transform::KEY_HEADER;
 /// An idle relay writes its position again this often, because brokers forget the positions of
 /// groups without members (after a week, unless `offsets.retention.minutes` says otherwise).
 const KEEP_EVERY: Duration = Duration::from_secs(24 * 3600);
+/// The time-out of a transaction unless another one is set.
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// Takes records from an outbox to the log. See the [module's page](self).
@@ -43,6 +45,7 @@ pub struct Relay {
     anchor: TopicPartition,
     batch_max: usize,
     poll_every: Duration,
+    transaction_timeout: Duration,
     clock: Arc<dyn Clock>,
 }
 
@@ -80,6 +83,7 @@ impl Relay {
             anchor: TopicPartition::new(anchor, 0),
             batch_max: 500,
             poll_every: Duration::from_millis(200),
+            transaction_timeout: TRANSACTION_TIMEOUT,
             clock: Arc::new(SystemClock),
         })
     }
@@ -95,6 +99,13 @@ impl Relay {
     #[must_use]
     pub fn poll_every(mut self, poll_every: Duration) -> Self {
         self.poll_every = poll_every;
+        self
+    }
+
+    /// How long a transaction may stay open before the log aborts it. Default: one minute.
+    #[must_use]
+    pub fn transaction_timeout(mut self, transaction_timeout: Duration) -> Self {
+        self.transaction_timeout = transaction_timeout;
         self
     }
 
@@ -130,6 +141,7 @@ impl Relay {
             };
             match failed {
                 Stopped::For(error) => return Err(error),
+                Stopped::Fenced(error) => return Err(ended_by(error)),
                 Stopped::ForNow(why) => {
                     tracing::warn!(outbox = self.outbox, why, ?pause, "the relay waits");
                     tokio::select! {
@@ -148,14 +160,14 @@ impl Relay {
         let sent = async {
             let settings = ProducerSettings {
                 transactional_id: Some(self.group()),
-                transaction_timeout: None,
+                transaction_timeout: Some(self.transaction_timeout),
             };
             let producer = self.log.producer(&settings).await?;
-            let anchor = std::slice::from_ref(&self.anchor);
-            let known = self.log.committed(&self.group(), anchor).await?;
-            let mut next = known.first().copied().flatten();
+            failpoint::pass("kafka:after_takeover");
+            let mut next = self.position().await?;
             let mut kept = self.clock.now();
             loop {
+                failpoint::pass("kafka:before_seal");
                 let batch = self.table.seal(&self.outbox, self.batch_max).await?;
                 *pause = self.poll_every;
                 match batch {
@@ -178,6 +190,13 @@ impl Relay {
         }
     }
 
+    /// The batch that comes next, as the log says.
+    async fn position(&self) -> Result<Option<i64>, LogError> {
+        let anchor = std::slice::from_ref(&self.anchor);
+        let known = self.log.committed(&self.group(), anchor).await?;
+        Ok(known.first().copied().flatten())
+    }
+
     async fn deliver(
         &self,
         producer: &dyn LogProducer,
@@ -188,23 +207,58 @@ impl Relay {
         let number = batch.number;
         match *next {
             Some(next) if number < next => {}
-            Some(next) if number == next => self.send(producer, batch).await?,
-            None if number == 0 => self.send(producer, batch).await?,
-            other => {
-                let message = format!(
-                    "batch {number} of the outbox `{}` waits, but the group `{}` is at {other:?}: \
-                     its position was lost. See whether the batch has arrived in the log; then \
-                     delete it from the outbox, or set the group's position on {} to {number}",
-                    self.outbox,
-                    self.group(),
-                    self.anchor
-                );
-                return Err(Stopped::For(Error::new(ErrorKind::Corrupt, message)));
-            }
+            Some(next) if number == next => self.send_in_time(producer, batch, Some(next)).await?,
+            None if number == 0 => self.send_in_time(producer, batch, None).await?,
+            known => return Err(self.out_of_turn(number, known).await),
         }
         *next = Some((*next).unwrap_or(0).max(number + 1));
         failpoint::pass("kafka:after_relay");
         Ok(self.table.discard(&self.outbox, number).await?)
+    }
+
+    /// Why a batch is not the one that comes after what this relay knows to be in the log.
+    async fn out_of_turn(&self, number: i64, known: Option<i64>) -> Stopped {
+        let position = match self.position().await {
+            Ok(position) => position,
+            Err(error) => return error.into(),
+        };
+        let (outbox, group, anchor) = (&self.outbox, self.group(), &self.anchor);
+        if position > known {
+            let message = format!("another relay of the outbox `{outbox}` has started");
+            return Stopped::For(Error::new(ErrorKind::ClaimLost, message));
+        }
+        let message = format!(
+            "batch {number} of the outbox `{outbox}` waits, but the group `{group}` is at \
+             {position:?}: its position was lost. See whether the batch has arrived in the log; \
+             then delete it from the outbox, or set the group's position on {anchor} to {number}"
+        );
+        Stopped::For(Error::new(ErrorKind::Corrupt, message))
+    }
+
+    /// The log aborts a transaction that is open for too long, and its producer cannot know that
+    /// from another relay's start. Where nobody has sent the batch since, this one goes on.
+    async fn send_in_time(
+        &self,
+        producer: &dyn LogProducer,
+        batch: Batch,
+        known: Option<i64>,
+    ) -> Result<(), Stopped> {
+        let begun = self.clock.now();
+        let sent = self.send(producer, batch).await;
+        let took = self.clock.now().since(begun);
+        match sent {
+            Err(Stopped::Fenced(error)) if took >= self.transaction_timeout => {
+                if self.position().await? > known {
+                    return Err(Stopped::Fenced(error));
+                }
+                let message = format!(
+                    "a transaction was open for {took:?}, longer than transaction_timeout, and \
+                     the log aborted it; take smaller batches or a longer time-out: {error}"
+                );
+                Err(Stopped::ForNow(message))
+            }
+            sent => sent,
+        }
     }
 
     async fn send(&self, producer: &dyn LogProducer, batch: Batch) -> Result<(), Stopped> {
@@ -273,13 +327,15 @@ impl Relay {
 /// Why a producer's time is over.
 enum Stopped {
     For(Error),
+    Fenced(LogError),
     ForNow(String),
 }
 
 impl From<LogError> for Stopped {
     fn from(error: LogError) -> Self {
         match error.kind() {
-            LogErrorKind::Fenced | LogErrorKind::Invalid => Self::For(ended_by(error)),
+            LogErrorKind::Fenced => Self::Fenced(error),
+            LogErrorKind::Invalid => Self::For(ended_by(error)),
             LogErrorKind::Abortable | LogErrorKind::Indefinite | LogErrorKind::Unavailable => {
                 Self::ForNow(error.to_string())
             }

@@ -2,9 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use semel_kafka::KafkaLog;
-use semel_kafka::log::{Log, TopicPartition};
-
 use super::history::{Fate, History};
 use super::job::Class;
 use super::place::{PARTITIONS, Run, until};
@@ -18,14 +15,7 @@ pub(crate) async fn audit(run: &Run) -> String {
         return calls.map(|calls| format!("{calls} calls, ")).unwrap_or_default();
     };
     let output = format!("{}-out", run.name);
-    let log = KafkaLog::connect(run.bootstrap()).unwrap();
-    for partition in 0..PARTITIONS {
-        let partition = TopicPartition::new(&*output, partition);
-        until("no transaction is open", async || {
-            log.bounds(&partition).await.is_ok_and(|it| it.stable == it.high)
-        })
-        .await;
-    }
+    run.is_without_transactions().await;
     let all = Reader::start(run.bootstrap(), &output, PARTITIONS, "read_uncommitted");
     let late = Reader::start(run.bootstrap(), &output, PARTITIONS, "read_committed");
     until("the end", async || all.is_at_end() && late.is_at_end()).await;

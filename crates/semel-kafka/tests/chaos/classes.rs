@@ -1,4 +1,4 @@
-//! The consumers that workers run.
+//! What workers run.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,19 +8,19 @@ use std::time::Duration;
 use semel::{Context, Effect, Error, Failure, FingerprintKey, Guard, Settings, SystemClock};
 use semel_kafka::log::{Outgoing, Record};
 use semel_kafka::{
-    ConsumerOptions, Guarded, Identity, Inbox, KafkaLog, KafkaOptions, Poison, PostgresLedger,
-    SqliteLedger, Transform, Window,
+    ConsumerOptions, GroupProtocol, Guarded, Identity, Inbox, KafkaLog, KafkaOptions, Poison,
+    PostgresLedger, SqliteLedger, Transform, Window,
 };
 use semel_stores::sqlite::SqliteStore;
 
 use super::job::{Class, Job};
-use super::{naive, sink};
+use super::{naive, outbox, sink};
 
-/// So long a member may be silent. The broker has to allow it.
+/// So long a member may be silent. The broker has to allow it, or to set it.
 pub(crate) const SESSION: Duration = Duration::from_secs(3);
 
 /// So long a transaction may be open.
-const TRANSACTION: Duration = Duration::from_secs(6);
+pub(crate) const TRANSACTION: Duration = Duration::from_secs(6);
 
 /// Which attempt has made an output.
 pub(crate) const ATTEMPT_HEADER: &str = "attempt";
@@ -34,6 +34,7 @@ pub(crate) async fn run(
         Class::InboxSqlite => inbox_sqlite(job, until).await,
         Class::Transform => transform(job, until).await,
         Class::Guarded => guarded(job, until).await,
+        Class::RelayPostgres | Class::RelaySqlite => outbox::run(job, until).await,
         Class::ExistsById | Class::MarkFirst => naive::run(job, until).await,
     }
 }
@@ -41,9 +42,14 @@ pub(crate) async fn run(
 pub(crate) fn kafka(job: &Job) -> KafkaLog {
     let options = KafkaOptions::new(&job.bootstrap)
         .set("client.id", &job.name)
-        .set("session.timeout.ms", SESSION.as_millis().to_string())
-        .set("heartbeat.interval.ms", "300")
-        .set("reconnect.backoff.max.ms", "500");
+        .set("reconnect.backoff.max.ms", "500")
+        .group_protocol(job.protocol);
+    let options = match job.protocol {
+        GroupProtocol::Classic => options
+            .set("session.timeout.ms", SESSION.as_millis().to_string())
+            .set("heartbeat.interval.ms", "300"),
+        _ => options,
+    };
     KafkaLog::with(options).unwrap()
 }
 

@@ -83,14 +83,16 @@ impl Worker {
         self.orders.as_mut().unwrap().write_all(b"go\n").unwrap();
     }
 
+    /// Whether it is gone, and all that it told is here.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some() && self.has_told("test result").is_some()
+    }
+
     /// Lets it finish what it does and leave; says how it ended.
     pub(crate) async fn leave(mut self) -> String {
         drop(self.orders.take());
         let what = format!("{} leaves", self.job.name);
-        until(&what, async || {
-            self.child.try_wait().unwrap().is_some() && self.has_told("test result").is_some()
-        })
-        .await;
+        until(&what, async || self.has_ended()).await;
         self.has_told("ended ").unwrap_or_else(|| panic!("{what}: {:?}", self.told))
     }
 }

@@ -3,15 +3,17 @@
 use std::time::Instant;
 
 use futures_util::{StreamExt, stream};
+use semel_kafka::GroupProtocol;
 use semel_kafka::failpoint::POINTS;
 
 use super::audit::audit;
 use super::crew::Worker;
 use super::job::Class;
+use super::outbox;
 use super::place::{Run, block_on, shared_broker, until};
 
 /// How many stories are told at once.
-const AT_ONCE: usize = 8;
+pub(crate) const AT_ONCE: usize = 8;
 
 const INBOX: [&str; 6] = [
     "kafka:before_transaction",
@@ -44,9 +46,6 @@ const GUARDED: [&str; 9] = [
     "kafka:revoked",
 ];
 
-/// The points of the outbox's relay, which consumes nothing.
-const RELAY: [&str; 2] = ["kafka:after_seal", "kafka:after_relay"];
-
 const REVOKED: &str = "kafka:revoked";
 
 /// Points that are passed once in a while, whatever there is to do.
@@ -58,12 +57,24 @@ fn holds_others_up(class: Class, point: &str) -> bool {
     matches!(class, Class::InboxPostgres | Class::InboxSqlite) && is_inside.contains(&point)
 }
 
+/// What a story is about.
+#[derive(Clone, Copy)]
+struct Told {
+    class: Class,
+    point: &'static str,
+    protocol: GroupProtocol,
+}
+
 /// One worker dies at the point, a second one is stopped there until the group has given it up and
 /// others have done its work; then it goes on. A third one ends the work.
-async fn story(bootstrap: &str, class: Class, point: &'static str, pass: u32) {
+async fn story(bootstrap: &str, told: Told, pass: u32) {
+    let Told { class, point, protocol } = told;
     let start = Instant::now();
     let name = point.trim_start_matches("kafka:");
-    let Some(mut run) = Run::new(bootstrap, class, name).await else { return };
+    let Some(mut run) = Run::new(bootstrap, class, &format!("{name}-{protocol:?}")).await else {
+        return;
+    };
+    run.protocol = protocol;
     let halt = Some((point, pass));
     run.feed(150).await;
     let mut first = run.worker_that_halts("first", halt);
@@ -106,7 +117,7 @@ async fn story(bootstrap: &str, class: Class, point: &'static str, pass: u32) {
     println!(
         "{} at {point}, pass {pass}: killed after {at_death}, stopped after {at_stop}, {} of {} \
          once and in order, {more}the stopped one {ended}, {:?}",
-        class.name(),
+        run.name,
         run.sink.count().await,
         run.fed,
         start.elapsed()
@@ -128,34 +139,54 @@ async fn freeze_without_locks(run: &Run, worker: &Worker) {
 }
 
 async fn more_effects(run: &Run, known: usize) {
-    until("more effects", async || run.sink.count().await > known).await;
+    run.reaches(known + 1).await;
 }
 
 #[test]
 fn every_point_is_in_a_story() {
-    let told = [&INBOX[..], &TRANSFORM, &GUARDED, &RELAY].concat();
+    let told = [&INBOX[..], &TRANSFORM, &GUARDED, &outbox::POINTS].concat();
     let missing: Vec<_> = POINTS.iter().filter(|it| !told.contains(it)).collect();
     assert!(missing.is_empty(), "{missing:?}");
 }
 
 #[test]
 fn whoever_dies_or_is_stopped_at_a_point_loses_and_repeats_nothing() {
-    let only = std::env::var("SEMEL_TEST_ONLY").unwrap_or_default();
-    let stories: Vec<_> = [
+    let classic = [
         (Class::Transform, &TRANSFORM[..]),
         (Class::InboxPostgres, &INBOX),
         (Class::InboxSqlite, &INBOX),
         (Class::Guarded, &GUARDED),
-    ]
-    .into_iter()
-    .flat_map(|(class, points)| points.iter().map(move |point| (class, *point)))
-    .filter(|(class, point)| format!("{} {point}", class.name()).contains(&only))
-    .collect();
+    ];
+    tell(GroupProtocol::Classic, &classic);
+}
+
+/// Whose partitions are revoked, and who loses them in the middle of its work.
+#[test]
+fn brokers_that_assign_the_partitions_change_nothing_of_that() {
+    let consumer = [
+        (Class::Transform, &["kafka:before_commit", REVOKED][..]),
+        (Class::InboxPostgres, &["kafka:before_commit", REVOKED]),
+        (Class::InboxSqlite, &["kafka:before_commit", REVOKED]),
+        (Class::Guarded, &["before_complete", "kafka:before_position", REVOKED]),
+    ];
+    tell(GroupProtocol::Consumer, &consumer);
+}
+
+/// A story for each point of each class.
+fn tell(protocol: GroupProtocol, stories: &[(Class, &[&'static str])]) {
+    let only = std::env::var("SEMEL_TEST_ONLY").unwrap_or_default();
+    let each = |(class, points): &(Class, &[&'static str])| {
+        let class = *class;
+        points.iter().map(move |point| Told { class, point, protocol }).collect::<Vec<_>>()
+    };
+    let stories: Vec<_> = (stories.iter().flat_map(each))
+        .filter(|it| format!("{} {}", it.class.name(), it.point).contains(&only))
+        .collect();
     block_on(async {
         let Some(bootstrap) = shared_broker() else { return };
-        let stories = (1..).zip(stories).map(|(number, (class, point))| {
-            let pass = if RARE.contains(&point) { 1 } else { 1 + number % 4 };
-            story(&bootstrap, class, point, pass)
+        let stories = (1..).zip(stories).map(|(number, told)| {
+            let pass = if RARE.contains(&told.point) { 1 } else { 1 + number % 4 };
+            story(&bootstrap, told, pass)
         });
         stream::iter(stories).buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
     });

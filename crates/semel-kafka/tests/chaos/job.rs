@@ -1,14 +1,17 @@
 //! What a worker is told to do.
 
+use semel_kafka::GroupProtocol;
 use serde_json::{Value, json};
 
-/// What kind of consumer a worker is.
+/// What kind of consumer or relay a worker is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Class {
     InboxPostgres,
     InboxSqlite,
     Transform,
     Guarded,
+    RelayPostgres,
+    RelaySqlite,
     /// Naive: looks for the id, has the effect, writes the id, commits the position.
     ExistsById,
     /// Naive: writes the id, has the effect, commits the position.
@@ -16,11 +19,13 @@ pub(crate) enum Class {
 }
 
 impl Class {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 8] = [
         Self::InboxPostgres,
         Self::InboxSqlite,
         Self::Transform,
         Self::Guarded,
+        Self::RelayPostgres,
+        Self::RelaySqlite,
         Self::ExistsById,
         Self::MarkFirst,
     ];
@@ -31,9 +36,21 @@ impl Class {
             Self::InboxSqlite => "inbox-sqlite",
             Self::Transform => "transform",
             Self::Guarded => "guarded",
+            Self::RelayPostgres => "relay-postgres",
+            Self::RelaySqlite => "relay-sqlite",
             Self::ExistsById => "exists-by-id",
             Self::MarkFirst => "mark-first",
         }
+    }
+
+    /// Whether its effects are records in the log.
+    pub(crate) fn writes_records(self) -> bool {
+        self.is_relay() || self == Self::Transform
+    }
+
+    /// Whether it takes rows of a database to the log, and consumes nothing.
+    pub(crate) fn is_relay(self) -> bool {
+        matches!(self, Self::RelayPostgres | Self::RelaySqlite)
     }
 
     /// Whether it is to recognise a record that was written twice.
@@ -55,6 +72,7 @@ pub(crate) struct Job {
     /// The database of the effects: an address or a path.
     pub(crate) sink: String,
     pub(crate) batch_max: usize,
+    pub(crate) protocol: GroupProtocol,
     /// The point at which to halt, and at which pass.
     pub(crate) halt: Option<(String, u32)>,
 }
@@ -81,6 +99,7 @@ impl Job {
             "name": self.name,
             "sink": self.sink,
             "batch_max": self.batch_max,
+            "brokers_assign": self.protocol == GroupProtocol::Consumer,
             "halt": self.halt,
         })
         .to_string()
@@ -90,6 +109,10 @@ impl Job {
         let value: Value = serde_json::from_str(text).unwrap();
         let text = |name: &str| value[name].as_str().unwrap().to_owned();
         let class = text("class");
+        let protocol = match value["brokers_assign"].as_bool().unwrap() {
+            true => GroupProtocol::Consumer,
+            false => GroupProtocol::Classic,
+        };
         let halt = value["halt"].as_array().map(|halt| {
             let pass = u32::try_from(halt[1].as_u64().unwrap()).unwrap();
             (halt[0].as_str().unwrap().to_owned(), pass)
@@ -102,6 +125,7 @@ impl Job {
             name: text("name"),
             sink: text("sink"),
             batch_max: usize::try_from(value["batch_max"].as_u64().unwrap()).unwrap(),
+            protocol,
             halt,
         }
     }

@@ -1,4 +1,5 @@
-//! Consumers in real processes on a real Apache Kafka, killed, stopped and started again.
+//! Consumers and relays in real processes on a real Apache Kafka, killed, stopped and started
+//! again.
 //!
 //! A worker is this test program again, told by an environment variable what to do; see `worker`.
 
@@ -17,10 +18,14 @@ mod classes;
 mod crew;
 mod failpoints;
 mod history;
+mod indefinite;
 mod job;
+mod members;
 mod naive;
+mod outbox;
 mod pauses;
 mod place;
 mod reader;
 mod sink;
+mod wire;
 mod worker;

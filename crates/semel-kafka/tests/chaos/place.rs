@@ -1,6 +1,7 @@
 //! A topic with numbered records, and where their effects go.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::{Duration, Instant};
@@ -9,28 +10,46 @@ use futures_util::future::join_all;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer};
 use semel_kafka::log::{Log, LogProducer, Outgoing, ProducerSettings, TopicPartition};
-use semel_kafka::{KafkaLog, KafkaOptions, PostgresLedger};
-use semel_testkit::servers::{Kafka, Postgres, skips};
+use semel_kafka::{GroupProtocol, KafkaLog, KafkaOptions, PostgresLedger};
+use semel_testkit::servers::{Kafka, KafkaCluster, Postgres, skips};
 use tempfile::TempDir;
 
 use super::crew::Worker;
 use super::job::{Class, Job};
+use super::members::Asker;
+use super::outbox::Outbox;
 use super::reader::Reader;
 use super::sink::{self, Sink};
 
 pub(crate) const PARTITIONS: i32 = 4;
-const KEYS: u32 = 53;
+pub(crate) const KEYS: u32 = 53;
 
 /// Longer than anything may take, on a machine that is busy with other work.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// What makes brokers give up on silent members and open transactions soon.
+const IMPATIENCE: [(&str, &str); 6] = [
+    ("group.min.session.timeout.ms", "1000"),
+    ("group.consumer.min.session.timeout.ms", "1000"),
+    ("group.consumer.session.timeout.ms", "3000"),
+    ("group.consumer.min.heartbeat.interval.ms", "300"),
+    ("group.consumer.heartbeat.interval.ms", "300"),
+    ("transaction.abort.timed.out.transaction.cleanup.interval.ms", "500"),
+];
+
 /// Looks again and again until it is so.
-pub(crate) async fn until(what: &str, mut look: impl AsyncFnMut() -> bool) {
+pub(crate) async fn until(what: &str, look: impl AsyncFnMut() -> bool) {
+    until_or(what, look, async || String::new()).await;
+}
+
+/// The same, and who knows how far it has come is asked when it takes too long.
+async fn until_or(what: &str, mut look: impl AsyncFnMut() -> bool, tell: impl AsyncFn() -> String) {
     let start = Instant::now();
     while !look().await {
-        assert!(start.elapsed() < PATIENCE, "not after {PATIENCE:?}: {what}");
+        if start.elapsed() >= PATIENCE {
+            panic!("not after {PATIENCE:?}: {what}{}", tell().await);
+        }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -42,13 +61,18 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
 
 /// A broker that gives up on silent members and open transactions soon.
 pub(crate) fn broker() -> Option<Kafka> {
-    let settings = [
-        ("group.min.session.timeout.ms", "1000"),
-        ("group.consumer.min.heartbeat.interval.ms", "300"),
-        ("group.consumer.heartbeat.interval.ms", "300"),
-        ("transaction.abort.timed.out.transaction.cleanup.interval.ms", "500"),
-    ];
+    broker_with(&[])
+}
+
+/// The same with more settings.
+pub(crate) fn broker_with(more: &[(&str, &str)]) -> Option<Kafka> {
+    let settings = [&IMPATIENCE, more].concat();
     (!skips(Kafka::missing())).then(|| Kafka::with(&settings).unwrap())
+}
+
+/// Three of that kind.
+pub(crate) fn cluster() -> Option<KafkaCluster> {
+    (!skips(KafkaCluster::missing())).then(|| KafkaCluster::with(&IMPATIENCE).unwrap())
 }
 
 /// A broker that several tests share; none of them may break it.
@@ -71,6 +95,12 @@ fn postgres() -> Option<&'static Postgres> {
     SERVER.get_or_init(start).as_ref()
 }
 
+/// Where numbers are written to.
+enum Source {
+    Topic(Arc<dyn LogProducer>),
+    Outbox(Outbox),
+}
+
 /// A run of workers of one class.
 pub(crate) struct Run {
     pub(crate) class: Class,
@@ -79,10 +109,11 @@ pub(crate) struct Run {
     address: String,
     pub(crate) sink: Sink,
     pub(crate) batch_max: usize,
+    pub(crate) protocol: GroupProtocol,
     /// How many numbers were written.
     pub(crate) fed: u32,
     log: KafkaLog,
-    producer: Arc<dyn LogProducer>,
+    source: Source,
     reader: Option<Arc<Reader>>,
     spawned: AtomicU32,
     _folder: TempDir,
@@ -96,28 +127,30 @@ impl Run {
         for (topic, partitions) in [("in", PARTITIONS), ("out", PARTITIONS), ("dead", 1)] {
             create_topic(bootstrap, &format!("{name}-{topic}"), partitions).await;
         }
-        let mut reader = None;
-        let (sink, address) = match class {
-            Class::InboxPostgres => {
-                let (url, run) = (postgres()?.url(), name.clone());
-                let pool = sink::pool(&url);
+        let address = match class {
+            Class::InboxPostgres | Class::RelayPostgres => postgres()?.url(),
+            _ => folder.path().join("effects.db").to_str().unwrap().to_owned(),
+        };
+        let reader = class.writes_records().then(|| {
+            let output = format!("{name}-out");
+            Arc::new(Reader::start(bootstrap, &output, PARTITIONS, "read_committed"))
+        });
+        let sink = match (&reader, class) {
+            (Some(reader), _) => Sink::Topic(Arc::clone(reader)),
+            (None, Class::InboxPostgres) => {
+                let (pool, run) = (sink::pool(&address), name.clone());
                 PostgresLedger::new(pool.clone()).migrate().await.unwrap();
-                (Sink::Postgres { pool, run }, url)
+                Sink::Postgres { pool, run }
             }
-            Class::Transform => {
-                let output = format!("{name}-out");
-                let read = Reader::start(bootstrap, &output, PARTITIONS, "read_committed");
-                let read = Arc::clone(reader.insert(Arc::new(read)));
-                (Sink::Topic(read), String::new())
-            }
-            _ => {
-                let path = folder.path().join("effects.db");
-                (Sink::Sqlite(sink::open(&path)), path.to_str().unwrap().to_owned())
-            }
+            (None, _) => Sink::Sqlite(sink::open(&address)),
         };
         let options = KafkaOptions::new(bootstrap).set("reconnect.backoff.max.ms", "500");
         let log = KafkaLog::with(options).unwrap();
-        let producer = log.producer(&ProducerSettings::default()).await.unwrap();
+        let source = if class.is_relay() {
+            Source::Outbox(Outbox::make(class, &address, &name).await)
+        } else {
+            Source::Topic(log.producer(&ProducerSettings::default()).await.unwrap())
+        };
         Some(Self {
             class,
             name,
@@ -125,9 +158,10 @@ impl Run {
             address,
             sink,
             batch_max: 20,
+            protocol: GroupProtocol::Classic,
             fed: 0,
             log,
-            producer,
+            source,
             reader,
             spawned: AtomicU32::new(0),
             _folder: folder,
@@ -138,11 +172,15 @@ impl Run {
     pub(crate) async fn feed(&mut self, count: u32) {
         let numbers = self.fed..self.fed + count;
         self.fed += count;
+        let producer = match &mut self.source {
+            Source::Outbox(outbox) => return outbox.write(numbers).await,
+            Source::Topic(producer) => producer,
+        };
         let repeated = numbers.clone().filter(|it| self.class.remembers_ids() && it % 50 == 7);
         let sends = numbers.chain(repeated).map(|number| {
             let record = Outgoing::to(format!("{}-in", self.name));
             let record = record.key((number % KEYS).to_string()).value(number.to_string());
-            self.producer.send(record.header("id", format!("id-{number}")))
+            producer.send(record.header("id", format!("id-{number}")))
         });
         let sends: Vec<_> = sends.collect();
         for sent in join_all(sends).await {
@@ -165,39 +203,53 @@ impl Run {
             name: format!("{}-{slot}-{number}", self.name),
             sink: self.address.clone(),
             batch_max: self.batch_max,
+            protocol: self.protocol,
             halt: halt.map(|(point, pass)| (point.to_owned(), pass)),
         })
     }
 
     /// Waits until the group knows a worker.
     pub(crate) async fn takes_in(&self, worker: &Worker) {
-        let asker = self.asker();
+        let asker = Asker::new(&self.bootstrap, self.protocol);
         let what = format!("the group takes {} in", worker.job.name);
-        until(&what, async || self.is_member(&asker, worker) == Some(true)).await;
+        until(&what, async || asker.has(&self.name, &worker.job.name) == Some(true)).await;
     }
 
     /// Waits until the group has given a worker up.
     pub(crate) async fn gives_up(&self, worker: &Worker) {
-        let asker = self.asker();
+        let asker = Asker::new(&self.bootstrap, self.protocol);
         let what = format!("the group gives {} up", worker.job.name);
-        until(&what, async || self.is_member(&asker, worker) == Some(false)).await;
+        until(&what, async || asker.has(&self.name, &worker.job.name) == Some(false)).await;
     }
 
-    fn asker(&self) -> BaseConsumer {
-        ClientConfig::new().set("bootstrap.servers", &self.bootstrap).create().unwrap()
-    }
-
-    /// `None` when the group is unknown or the broker cannot be asked.
-    fn is_member(&self, asker: &BaseConsumer, worker: &Worker) -> Option<bool> {
-        let groups = asker.fetch_group_list(Some(&self.name), Duration::from_secs(5)).ok()?;
-        let group = groups.groups().iter().find(|it| it.name() == self.name)?;
-        Some(group.members().iter().any(|member| member.client_id() == worker.job.name))
+    /// Waits until so many effects are there.
+    pub(crate) async fn reaches(&self, goal: usize) {
+        let what = format!("{}: {goal} effects", self.name);
+        let look = async || self.sink.count().await >= goal;
+        until_or(&what, look, async || self.state().await).await;
     }
 
     /// Waits until every number has taken effect.
     pub(crate) async fn finishes(&self) {
         let (what, all) = (format!("{}: {} effects", self.name, self.fed), self.fed as usize);
-        until(&what, async || self.sink.count().await >= all && self.distinct().await == all).await;
+        let look = async || self.sink.count().await >= all && self.distinct().await == all;
+        until_or(&what, look, async || self.state().await).await;
+    }
+
+    /// How far it has come.
+    async fn state(&self) -> String {
+        let mut told = format!("; there are {} of {}", self.sink.count().await, self.fed);
+        for topic in ["in", "out"] {
+            let topic = format!("{}-{topic}", self.name);
+            let all: Vec<_> = (0..PARTITIONS).map(|it| TopicPartition::new(&*topic, it)).collect();
+            let positions = self.log.committed(&self.name, &all).await;
+            write!(told, "; the group is at {positions:?} of").unwrap();
+            for partition in &all {
+                let bounds = self.log.bounds(partition).await;
+                write!(told, " {partition}: {bounds:?}").unwrap();
+            }
+        }
+        told
     }
 
     /// Waits until the group's positions are at the end.
@@ -210,6 +262,18 @@ impl Run {
             known.into_iter().flatten().sum::<i64>() == i64::from(self.fed)
         })
         .await;
+    }
+
+    /// Waits until no transaction is open in the output.
+    pub(crate) async fn is_without_transactions(&self) {
+        let output = format!("{}-out", self.name);
+        for partition in 0..PARTITIONS {
+            let partition = TopicPartition::new(&*output, partition);
+            until("no transaction is open", async || {
+                self.log.bounds(&partition).await.is_ok_and(|it| it.stable == it.high)
+            })
+            .await;
+        }
     }
 
     async fn distinct(&self) -> usize {
@@ -245,9 +309,10 @@ impl Run {
 }
 
 pub(crate) async fn create_topic(bootstrap: &str, name: &str, partitions: i32) {
+    // As many copies as the brokers make unless they are told.
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", bootstrap).create().unwrap();
-    let new = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+    let new = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
     let made = admin.create_topics([&new], &AdminOptions::new()).await.unwrap();
     made.into_iter().next().unwrap().unwrap();
     // The controller has it; the broker may hear of it a moment later.

@@ -18,6 +18,7 @@ pub(crate) struct Entry {
     pub(crate) partition: i32,
     pub(crate) offset: i64,
     pub(crate) value: u32,
+    /// Where nobody has written which attempt it was, its place tells them apart.
     pub(crate) attempt: String,
 }
 
@@ -105,10 +106,11 @@ fn poll(consumer: &BaseConsumer, ended: &Mutex<BTreeSet<i32>>) -> Vec<Entry> {
 fn entry(message: &BorrowedMessage<'_>) -> Entry {
     let header = |name| message.headers()?.iter().find(|it| it.key == name)?.value;
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let (partition, offset) = (message.partition(), message.offset());
     Entry {
-        partition: message.partition(),
-        offset: message.offset(),
+        partition,
+        offset,
         value: text(message.payload().unwrap()).parse().unwrap(),
-        attempt: header(ATTEMPT_HEADER).map(text).unwrap_or_default(),
+        attempt: header(ATTEMPT_HEADER).map_or_else(|| format!("{partition}@{offset}"), text),
     }
 }
