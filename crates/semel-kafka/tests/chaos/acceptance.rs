@@ -9,7 +9,7 @@ use semel_testkit::servers::{Kafka, KafkaCluster};
 
 use super::audit::audit;
 use super::crew::Worker;
-use super::job::Class;
+use super::job::{Class, FAILING};
 use super::place::{Run, block_on, broker, cluster};
 
 /// What happens to workers and to brokers.
@@ -247,6 +247,20 @@ fn all_are_accepted_where_brokers_assign_the_partitions() {
         name: "assigned",
         classes: &CLASSES,
         protocol: GroupProtocol::Consumer,
+        troubles: &TROUBLES,
+        records: setting("SEMEL_TEST_KAFKA_RECORDS", 2_000),
+    };
+    block_on(accept(Brokers::One(kafka), play));
+}
+
+/// Some keys fail again and again and go through the retry topic; their order is kept all the same.
+#[test]
+fn all_are_accepted_while_some_keys_wait_in_retry_topics() {
+    let Some(kafka) = broker() else { return };
+    let play = Play {
+        name: FAILING,
+        classes: &CLASSES,
+        protocol: GroupProtocol::Classic,
         troubles: &TROUBLES,
         records: setting("SEMEL_TEST_KAFKA_RECORDS", 2_000),
     };

@@ -8,12 +8,13 @@ use std::time::Duration;
 use semel::{Context, Effect, Error, Failure, FingerprintKey, Guard, Settings, SystemClock};
 use semel_kafka::log::{Outgoing, Record};
 use semel_kafka::{
-    ConsumerOptions, GroupProtocol, Guarded, Identity, Inbox, KafkaLog, KafkaOptions, Poison,
-    PostgresLedger, SqliteLedger, Transform, Window,
+    ConsumerOptions, Failed, GroupProtocol, Guarded, Identity, Inbox, KafkaLog, KafkaOptions,
+    Poison, PostgresLedger, SqliteLedger, Transform, Window,
 };
 use semel_stores::sqlite::SqliteStore;
 
-use super::job::{Class, Job};
+use super::job::{Class, Job, RETRY_SUFFIX};
+use super::place::KEYS;
 use super::{naive, outbox, sink};
 
 /// So long a member may be silent. The broker has to allow it, or to set it.
@@ -54,7 +55,12 @@ pub(crate) fn kafka(job: &Job) -> KafkaLog {
 }
 
 fn options(job: &Job) -> ConsumerOptions {
-    let poison = Poison::dead_letter(job.dead(), 50).pause(Duration::from_millis(10));
+    let poison = if job.fails() {
+        Poison::dead_letter(job.dead(), 1_000).retry_topics(RETRY_SUFFIX, 2).backlog_max(200)
+    } else {
+        Poison::dead_letter(job.dead(), 50)
+    };
+    let poison = poison.pause(Duration::from_millis(10));
     ConsumerOptions::new(&job.run, [job.input()], poison)
         .batch_max(job.batch_max)
         .commit_every(Duration::from_millis(50))
@@ -63,6 +69,13 @@ fn options(job: &Job) -> ConsumerOptions {
 
 pub(crate) fn number(record: &Record) -> u32 {
     std::str::from_utf8(record.value.as_ref().unwrap()).unwrap().parse().unwrap()
+}
+
+/// Whether a handler fails this time: every fourth time for some keys, in runs that fail.
+fn fails(job: &Job, number: u32) -> bool {
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    let call = CALLS.fetch_add(1, Ordering::Relaxed) + u64::from(std::process::id());
+    job.fails() && number % KEYS % 7 == 0 && call.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 62 == 0
 }
 
 async fn inbox_postgres(job: &Job, until: impl Future<Output = ()> + Send) -> Result<(), Error> {
@@ -74,9 +87,10 @@ async fn inbox_postgres(job: &Job, until: impl Future<Output = ()> + Send) -> Re
         .run(
             |record, transaction| {
                 let insert = format!("{insert}{})", number(record));
+                let fails = fails(job, number(record));
                 Box::pin(async move {
                     transaction.batch_execute(&insert).await?;
-                    Ok(())
+                    if fails { Err(Failed::retry("not now")) } else { Ok(()) }
                 })
             },
             until,
@@ -94,10 +108,11 @@ async fn inbox_sqlite(job: &Job, until: impl Future<Output = ()> + Send) -> Resu
         .run(
             |record, transaction| {
                 let number = number(record);
+                let fails = fails(job, number);
                 Box::pin(async move {
                     let insert = "INSERT INTO effect (number) VALUES (?1)";
                     transaction.with(move |it| it.execute(insert, [number])).await?;
-                    Ok(())
+                    if fails { Err(Failed::retry("not now")) } else { Ok(()) }
                 })
             },
             until,
@@ -116,7 +131,13 @@ async fn transform(job: &Job, until: impl Future<Output = ()> + Send) -> Result<
         let partition = Some(record.partition.partition);
         let (key, value) = (record.key.clone(), record.value.clone());
         let copy = Outgoing { partition, key, value, ..Outgoing::to(&*output) };
-        async move { Ok(vec![copy.header(ATTEMPT_HEADER, attempt)]) }
+        let fails = fails(job, number(&record));
+        async move {
+            if fails {
+                return Err(Failed::retry("not now"));
+            }
+            Ok(vec![copy.header(ATTEMPT_HEADER, attempt)])
+        }
     };
     transform.run(handler, until).await
 }
@@ -135,9 +156,14 @@ async fn guarded(job: &Job, until: impl Future<Output = ()> + Send) -> Result<()
     let (log, identity) = (Arc::new(kafka(job)), Identity::header("id"));
     let guarded = Guarded::new(log, guard, secret, identity, options(job))?;
     let effects = Arc::new(Mutex::new(sink::open(&job.sink)));
+    let job = job.clone();
     let handler = move |record: Arc<Record>, context: Context| {
         let (effects, number) = (Arc::clone(&effects), number(&record));
+        let fails = fails(&job, number);
         async move {
+            if fails {
+                return Err(Failure::not_applied("not now"));
+            }
             let key = context.step_key("effect");
             let effects = effects.lock().unwrap();
             sink::call(&effects, key.as_str(), number).map_err(Failure::not_applied)

@@ -3,6 +3,12 @@
 use semel_kafka::GroupProtocol;
 use serde_json::{Value, json};
 
+/// What the names of runs end with in which handlers fail.
+pub(crate) const FAILING: &str = "failing";
+
+/// What the names of retry topics end with.
+pub(crate) const RETRY_SUFFIX: &str = ".retry";
+
 /// What kind of consumer or relay a worker is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Class {
@@ -84,6 +90,11 @@ impl Job {
 
     pub(crate) fn output(&self) -> String {
         format!("{}-out", self.run)
+    }
+
+    /// Whether handlers fail now and then, and retry topics are used. The run's name says so.
+    pub(crate) fn fails(&self) -> bool {
+        self.run.ends_with(FAILING)
     }
 
     pub(crate) fn dead(&self) -> String {

@@ -16,7 +16,7 @@ use semel_testkit::servers::{Kafka, KafkaCluster, Postgres, skips};
 use tempfile::TempDir;
 
 use super::crew::Worker;
-use super::job::{Class, Job};
+use super::job::{Class, Job, RETRY_SUFFIX};
 use super::members::Asker;
 use super::outbox::Outbox;
 use super::reader::Reader;
@@ -124,7 +124,12 @@ impl Run {
     pub(crate) async fn new(bootstrap: &str, class: Class, name: &str) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let name = format!("{}-{name}", class.name());
-        for (topic, partitions) in [("in", PARTITIONS), ("out", PARTITIONS), ("dead", 1)] {
+        for (topic, partitions) in [
+            ("in", PARTITIONS),
+            (&*format!("in{RETRY_SUFFIX}"), PARTITIONS),
+            ("out", PARTITIONS),
+            ("dead", 1),
+        ] {
             create_topic(bootstrap, &format!("{name}-{topic}"), partitions).await;
         }
         let address = match class {
