@@ -143,9 +143,8 @@ impl Context {
         F: FnOnce(StepContext) -> Fut,
         Fut: Future<Output = Result<T, E>>,
     {
-        let done = self.steps().iter().find(|done| done.name == name).cloned();
-        if let Some(done) = done {
-            return serde_json::from_slice(&done.result).map_err(|error| {
+        if let Some(result) = self.step_result(name) {
+            return serde_json::from_slice(&result).map_err(|error| {
                 let message = format!("the stored result of step `{name}` has another type");
                 Error::new(ErrorKind::Corrupt, message).with_source(error).into()
             });
@@ -156,8 +155,28 @@ impl Context {
             let message = format!("the result of step `{name}` cannot be written as JSON");
             Error::new(ErrorKind::Invalid, message).with_source(error)
         })?;
-        self.store_step(Step { name: name.to_owned(), result: Bytes::from(result) }).await?;
+        self.store_step(name, Bytes::from(result)).await?;
         Ok(value)
+    }
+
+    /// What a step stored, as bytes: for doors whose step results are not JSON of this program.
+    #[must_use]
+    pub fn step_result(&self, name: &str) -> Option<Bytes> {
+        self.steps().iter().find(|done| done.name == name).map(|done| done.result.clone())
+    }
+
+    /// Stores the result of a step as bytes; [`Self::step`] is this with a type. A step that is
+    /// there already keeps its first result.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ClaimLost`] when another claim took over, [`ErrorKind::TooLarge`] over a limit
+    /// of the settings, and those of the store; each with [`Error::outcome_unknown`] once the store
+    /// has been asked.
+    ///
+    /// # Cancellation
+    /// A dropped future may or may not have stored the step.
+    pub async fn store_step(&self, name: &str, result: Bytes) -> Result<(), Error> {
+        self.keep_step(Step { name: name.to_owned(), result }).await
     }
 
     /// The completion of this claim with an outcome, for a transaction of your own
@@ -232,13 +251,18 @@ impl Context {
         }
     }
 
-    async fn store_step(&self, step: Step) -> Result<(), Error> {
+    async fn keep_step(&self, step: Step) -> Result<(), Error> {
         let limits = self.shared().settings.limits();
         limits.check_step(&step.name, &step.result, self.steps().len())?;
         let renewal = self.renewal(Some(step.clone()));
         let stored = self.shared().patiently(|| self.shared().store.renew(&renewal)).await;
         match stored {
-            Ok(_) => self.steps().push(step),
+            Ok(_) => {
+                let mut steps = self.steps();
+                if steps.iter().all(|done| done.name != step.name) {
+                    steps.push(step);
+                }
+            }
             Err(error) => {
                 if error.kind() == ErrorKind::ClaimLost {
                     self.lose_lease();
