@@ -1,17 +1,14 @@
 //! An execution cut in two: begun here, finished there, kept alive in between.
 
 use std::fmt;
+use std::ops::Deref;
 
-use bytes::Bytes;
-use semel::{
-    Context, Ending, Error, ErrorKind, Executed, Fence, Fingerprint, Key, Outcome, RecordId,
-    Tenant, Timestamp,
-};
-use tokio::runtime::Handle;
+use semel::{Context, Ending, Error, Executed, Fingerprint, Key, Outcome, Tenant, Timestamp};
 use tokio::sync::oneshot;
 
 use crate::guard::{Claim, TaskGuard};
 use crate::heart::{self, Heart};
+use crate::task::Task;
 
 /// What [`TaskGuard::begin`] found.
 #[derive(Debug)]
@@ -35,13 +32,11 @@ pub enum Begun {
 /// future) ends it as *unknown*: the store is told so at once, and the effect mode decides. A
 /// process that dies cannot tell, and its lease runs out.
 pub struct Attempt {
-    context: Context,
+    task: Task,
     ending: oneshot::Sender<End>,
     executed: oneshot::Receiver<Result<Executed<()>, Error>>,
-    runtime: Handle,
     /// Keeps the thread alive as long as there is something to keep alive.
     _heart: Heart,
-    process: u32,
 }
 
 /// How the holder of an attempt lets it go.
@@ -60,7 +55,7 @@ impl TaskGuard {
     /// record as unknown if earlier attempts left something in it.
     ///
     /// # Errors
-    /// The refusals of [`Guard::execute`](semel::Guard::execute), and [`ErrorKind::Unavailable`]
+    /// The refusals of [`Guard::execute`](semel::Guard::execute), and [`Unavailable`](semel::ErrorKind::Unavailable)
     /// when too many attempts are open ([`Heart::with_attempts_max`]). Nothing ran in this call.
     pub async fn begin(
         &self,
@@ -82,12 +77,10 @@ impl TaskGuard {
         let opening = Opening { ending: Some(ending) };
         match context.await {
             Ok(context) => Ok(Begun::Run(Attempt {
-                context,
+                task: Task::new(context, place.runtime),
                 ending: opening.into_ending()?,
                 executed,
-                runtime: place.runtime,
                 _heart: self.heart.clone(),
-                process: std::process::id(),
             })),
             Err(_) => match executed.await.unwrap_or_else(|_| Err(heart::ended()))? {
                 Executed::Replayed { outcome, expires_at } => {
@@ -115,73 +108,10 @@ impl TaskGuard {
 }
 
 impl Attempt {
-    /// The record's name.
+    /// What the body gets: a handle without the right to end the attempt.
     #[must_use]
-    pub fn id(&self) -> &RecordId {
-        self.context.id()
-    }
-
-    /// The claim's fence, for sinks that compare fences.
-    #[must_use]
-    pub fn fence(&self) -> Fence {
-        self.context.fence()
-    }
-
-    /// How many claims this operation has seen, this one included.
-    #[must_use]
-    pub fn attempts(&self) -> u32 {
-        self.context.attempts()
-    }
-
-    /// The key of a named part of this operation: equal across attempts, different for each name.
-    #[must_use]
-    pub fn step_key(&self, name: &str) -> Key {
-        self.context.step_key(name)
-    }
-
-    /// Whether the claim is lost: taken over, or over the ceiling of the execution. Stop when it
-    /// is true; no outcome of this attempt will be stored over another's.
-    #[must_use]
-    pub fn is_lease_lost(&self) -> bool {
-        self.context.is_lease_lost()
-    }
-
-    /// Completes when [`Self::is_lease_lost`] becomes true.
-    pub async fn lease_lost(&self) {
-        self.context.lease_lost().await;
-    }
-
-    /// The engine's view of this claim. Its store calls run where they are awaited.
-    #[must_use]
-    pub fn context(&self) -> &Context {
-        &self.context
-    }
-
-    /// What a step of this or an earlier attempt stored.
-    #[must_use]
-    pub fn step_result(&self, name: &str) -> Option<Bytes> {
-        self.context.step_result(name)
-    }
-
-    /// Stores the result of a step. A step that is there already keeps its first result.
-    ///
-    /// # Cancellation
-    /// The step is stored even if the future is dropped.
-    ///
-    /// # Errors
-    /// As [`Context::store_step`]; [`ErrorKind::Invalid`] in a forked child.
-    pub async fn store_step(&self, name: &str, result: Bytes) -> Result<(), Error> {
-        self.check_process()?;
-        let (context, name) = (self.context.clone(), name.to_owned());
-        heart::on(&self.runtime, async move { context.store_step(&name, result).await }).await
-    }
-
-    /// [`store_step`](Self::store_step) for callers without a runtime; blocks the thread.
-    ///
-    /// # Errors
-    /// As [`store_step`](Self::store_step).
-    pub fn store_step_blocking(&self, name: &str, result: Bytes) -> Result<(), Error> {
-        pollster::block_on(self.store_step(name, result))
+    pub fn task(&self) -> &Task {
+        &self.task
     }
 
     /// Says how the execution ended and waits until the store knows.
@@ -190,9 +120,9 @@ impl Attempt {
     /// The ending is written even if the future is dropped.
     ///
     /// # Errors
-    /// As [`Guard::execute`](semel::Guard::execute); [`ErrorKind::Invalid`] in a forked child.
+    /// As [`Guard::execute`](semel::Guard::execute); [`Invalid`](semel::ErrorKind::Invalid) in a forked child.
     pub async fn finish(self, ending: Ending<()>) -> Result<Executed<()>, Error> {
-        self.check_process()?;
+        self.task.check_process()?;
         let Self { ending: say, executed, .. } = self;
         if say.send(End::Ending(ending)).is_err() {
             return Err(heart::ended());
@@ -207,24 +137,19 @@ impl Attempt {
     pub fn finish_blocking(self, ending: Ending<()>) -> Result<Executed<()>, Error> {
         pollster::block_on(self.finish(ending))
     }
+}
 
-    /// A forked child holds a copy that nobody keeps alive or listens to.
-    fn check_process(&self) -> Result<(), Error> {
-        if self.process == std::process::id() {
-            return Ok(());
-        }
-        let process = self.process;
-        let message = format!(
-            "the attempt belongs to process {process}, which forked this one; only that process \
-             can write for it"
-        );
-        Err(Error::new(ErrorKind::Invalid, message))
+impl Deref for Attempt {
+    type Target = Task;
+
+    fn deref(&self) -> &Task {
+        &self.task
     }
 }
 
 impl fmt::Debug for Attempt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Attempt").field("context", &self.context).finish_non_exhaustive()
+        f.debug_struct("Attempt").field("task", &self.task).finish_non_exhaustive()
     }
 }
 

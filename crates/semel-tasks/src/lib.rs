@@ -14,8 +14,8 @@
 //!     .operation("send_invoice")?
 //!     .effect(Effect::Keyed)
 //!     .build()?;
-//! let tasks = TaskGuard::new(guard);
-//! let fingerprint = FingerprintKey::from_secret(b"sixteen bytes or more")?.fingerprint().finish();
+//! let tasks = TaskGuard::new(guard, FingerprintKey::from_secret(b"sixteen bytes or more")?);
+//! let fingerprint = semel_tasks::fingerprint(tasks.secret(), &("invoice", 17))?;
 //! let (tenant, key) = (Tenant::single(), Key::parse("invoice-17")?);
 //!
 //! // A function that blocks its thread for as long as it likes.
@@ -34,9 +34,17 @@
 //! ```
 
 mod attempt;
+mod decision;
 mod guard;
 mod heart;
+mod payload;
+mod retry;
+mod task;
 
 pub use self::attempt::{Attempt, Begun};
+pub use self::decision::Decision;
 pub use self::guard::TaskGuard;
 pub use self::heart::Heart;
+pub use self::payload::{canonical_json, fingerprint, fingerprint_of_json};
+pub use self::retry::RetryPolicy;
+pub use self::task::Task;

@@ -10,9 +10,13 @@
 mod support;
 
 use bytes::Bytes;
-use semel::{Ending, Error, ErrorKind, Executed, Outcome, Settings, State, Store, Verdict};
+use semel::{Ending, Error, ErrorKind, Executed, Guard, Outcome, Settings, State, Store, Verdict};
 use semel_tasks::{Attempt, Begun, Heart, TaskGuard};
-use support::{Bench, HOLD, LEASE, RETRY, fingerprint, key, tenant};
+use support::{Bench, HOLD, LEASE, RETRY, fingerprint, key, secret, tenant};
+
+fn door(guard: Guard) -> TaskGuard {
+    TaskGuard::new(guard, secret())
+}
 
 fn begin(tasks: &TaskGuard) -> Result<Begun, Error> {
     tasks.begin_blocking(&tenant(), &key(), fingerprint("one"))
@@ -38,7 +42,7 @@ fn state(bench: &Bench, tasks: &TaskGuard) -> Option<State> {
 #[test]
 fn a_body_that_blocks_its_thread_for_many_leases_keeps_its_claim() {
     let bench = Bench::new();
-    let tasks = TaskGuard::new(bench.guard(HOLD));
+    let tasks = door(bench.guard(HOLD));
     let attempt = attempt(&tasks);
     bench.beat(5);
     assert!(!attempt.is_lease_lost());
@@ -50,7 +54,7 @@ fn a_body_that_blocks_its_thread_for_many_leases_keeps_its_claim() {
 #[tokio::test]
 async fn a_body_that_blocks_its_event_loop_keeps_its_claim() {
     let bench = Bench::new();
-    let tasks = TaskGuard::new(bench.guard(HOLD));
+    let tasks = door(bench.guard(HOLD));
     let begun = tasks.begin(&tenant(), &key(), fingerprint("one")).await.unwrap();
     let Begun::Run(attempt) = begun else { panic!("nothing was finished") };
     bench.beat(5);
@@ -62,7 +66,7 @@ async fn a_body_that_blocks_its_event_loop_keeps_its_claim() {
 #[test]
 fn the_same_body_inside_a_call_of_the_guard_loses_its_claim() {
     let bench = Bench::new();
-    let (guard, tasks) = (bench.guard(RETRY), TaskGuard::new(bench.guard(RETRY)));
+    let (guard, tasks) = (bench.guard(RETRY), door(bench.guard(RETRY)));
     let body = async |_| {
         bench.clock.advance(LEASE * 5);
         drop(attempt(&tasks));
@@ -76,7 +80,7 @@ fn the_same_body_inside_a_call_of_the_guard_loses_its_claim() {
 #[test]
 fn a_finished_attempt_is_replayed_and_another_payload_is_refused() {
     let bench = Bench::new();
-    let tasks = TaskGuard::new(bench.guard(HOLD));
+    let tasks = door(bench.guard(HOLD));
     attempt(&tasks).finish_blocking(completed("done")).unwrap();
     let Begun::Replay { outcome, .. } = begin(&tasks).unwrap() else { panic!("it ran again") };
     assert_eq!(outcome.to_json::<String>().unwrap(), "done");
@@ -88,7 +92,7 @@ fn a_finished_attempt_is_replayed_and_another_payload_is_refused() {
 fn a_dropped_attempt_is_unknown_at_once_and_its_mode_decides() {
     for (mode, is_held) in [(HOLD, true), (RETRY, false)] {
         let bench = Bench::new();
-        let tasks = TaskGuard::new(bench.guard(mode));
+        let tasks = door(bench.guard(mode));
         drop(attempt(&tasks));
         bench.wait_for("release");
         match begin(&tasks) {
@@ -102,17 +106,17 @@ fn a_dropped_attempt_is_unknown_at_once_and_its_mode_decides() {
 #[test]
 fn the_last_handle_gone_does_not_lose_what_a_dropped_attempt_says() {
     let bench = Bench::new();
-    let attempt = attempt(&TaskGuard::new(bench.guard(RETRY)));
+    let attempt = attempt(&door(bench.guard(RETRY)));
     drop(attempt);
     bench.wait_for("release");
-    let tasks = TaskGuard::new(bench.guard(RETRY));
+    let tasks = door(bench.guard(RETRY));
     assert!(matches!(state(&bench, &tasks), Some(State::Interrupted { .. })));
 }
 
 #[test]
 fn a_caller_that_goes_away_before_it_has_the_attempt_leaves_the_key_free() {
     let bench = Bench::new();
-    let tasks = TaskGuard::new(bench.guard(HOLD));
+    let tasks = door(bench.guard(HOLD));
     let (tenant, key) = (tenant(), key());
     let mut begin = Box::pin(tasks.begin(&tenant, &key, fingerprint("one")));
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
@@ -125,7 +129,7 @@ fn a_caller_that_goes_away_before_it_has_the_attempt_leaves_the_key_free() {
 #[test]
 fn a_proof_that_nothing_happened_frees_the_key() {
     let bench = Bench::new();
-    let tasks = TaskGuard::new(bench.guard(HOLD));
+    let tasks = door(bench.guard(HOLD));
     let executed = attempt(&tasks).finish_blocking(Ending::NotApplied { live: () }).unwrap();
     assert!(matches!(executed, Executed::NotApplied { .. }), "{executed:?}");
     assert_eq!(attempt(&tasks).attempts(), 1);
@@ -134,7 +138,7 @@ fn a_proof_that_nothing_happened_frees_the_key() {
 #[test]
 fn steps_reach_the_next_attempt_under_the_same_step_key() {
     let bench = Bench::new();
-    let tasks = TaskGuard::new(bench.guard(RETRY));
+    let tasks = door(bench.guard(RETRY));
     let first = attempt(&tasks);
     let step_key = first.step_key("charge");
     first.store_step_blocking("charge", Bytes::from_static(b"17")).unwrap();
@@ -149,12 +153,12 @@ fn steps_reach_the_next_attempt_under_the_same_step_key() {
 #[test]
 fn a_late_owner_is_told_and_can_write_nothing() {
     let bench = Bench::new();
-    let tasks = TaskGuard::new(bench.guard(RETRY));
+    let tasks = door(bench.guard(RETRY));
     let late = attempt(&tasks);
     // The ceiling of an execution at once, so that its heartbeat gives it up.
     bench.clock.advance(Settings::default().execution_max);
     pollster::block_on(late.lease_lost());
-    let winner = attempt(&TaskGuard::new(bench.guard(RETRY)));
+    let winner = attempt(&door(bench.guard(RETRY)));
     assert!(winner.fence().counter > late.fence().counter);
     let step = late.store_step_blocking("late", Bytes::new());
     assert_eq!(step.unwrap_err().kind(), ErrorKind::ClaimLost);
@@ -171,7 +175,7 @@ fn a_late_owner_is_told_and_can_write_nothing() {
 fn no_more_attempts_are_open_than_the_heart_allows() {
     let bench = Bench::new();
     let heart = Heart::with_attempts_max(1);
-    let tasks = TaskGuard::new(bench.guard(HOLD)).with_heart(heart.clone());
+    let tasks = door(bench.guard(HOLD)).with_heart(heart.clone());
     let only = attempt(&tasks);
     let refused = begin(&tasks).unwrap_err();
     assert!(refused.is_retryable() && !refused.outcome_unknown(), "{refused}");

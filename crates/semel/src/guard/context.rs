@@ -149,14 +149,19 @@ impl Context {
                 Error::new(ErrorKind::Corrupt, message).with_source(error).into()
             });
         }
-        let context = StepContext { key: self.step_key(name), fence: self.fence() };
-        let value = step(context).await.map_err(Into::into)?;
+        let value = step(self.step_context(name)).await.map_err(Into::into)?;
         let result = serde_json::to_vec(&value).map_err(|error| {
             let message = format!("the result of step `{name}` cannot be written as JSON");
             Error::new(ErrorKind::Invalid, message).with_source(error)
         })?;
         self.store_step(name, Bytes::from(result)).await?;
         Ok(value)
+    }
+
+    /// What a step of this name gets to know.
+    #[must_use]
+    pub fn step_context(&self, name: &str) -> StepContext {
+        StepContext { key: self.step_key(name), fence: self.fence() }
     }
 
     /// What a step stored, as bytes: for doors whose step results are not JSON of this program.

@@ -56,6 +56,8 @@ async fn end<L>(
             context.observe(Event::Unknown);
             let detail = format!("the handler panicked: {panic}");
             let error = outcome_unknown(&detail);
+            let holds = context.shared().effect.holds();
+            let error = if holds { error.with_held() } else { error };
             let verdict = ReleaseVerdict::Unknown(detail);
             match release(context, verdict, ()).await {
                 Ok(()) | Err(_) => Err(error),
@@ -124,7 +126,9 @@ async fn find_winner(context: &Context) -> Result<(Outcome, Timestamp), Error> {
         Some(Record { state: State::InProgress { .. }, .. }) => {
             Err(in_flight(shared.settings.retry_after).with_outcome_unknown())
         }
-        Some(Record { state: State::Held(hold), .. }) => Err(outcome_unknown(&hold.detail)),
+        Some(Record { state: State::Held(hold), .. }) => {
+            Err(outcome_unknown(&hold.detail).with_held())
+        }
         Some(_) | None => Err(outcome_unknown("the claim was lost and no other has finished")),
     }
 }

@@ -158,6 +158,18 @@ impl Guard {
         self.shared.effect
     }
 
+    /// What paces heartbeats and waits.
+    #[must_use]
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.shared.clock
+    }
+
+    /// Where nonces and jitter come from.
+    #[must_use]
+    pub fn random(&self) -> &Arc<dyn Random> {
+        &self.shared.random
+    }
+
     /// The name under which the store keeps the record of this key.
     #[must_use]
     pub fn record_id(&self, tenant: &Tenant, key: &Key) -> RecordId {
@@ -300,7 +312,7 @@ impl Shared {
                 return Ok(Granted::Replay { outcome, expires_at });
             }
             Claimed::Absent => Error::new(ErrorKind::Corrupt, "a store answered a claim `absent`"),
-            Claimed::Held(hold) => outcome_unknown(&hold.detail),
+            Claimed::Held(hold) => outcome_unknown(&hold.detail).with_held(),
             Claimed::InFlight { .. } => in_flight(self.settings.retry_after),
             Claimed::Mismatch => Error::new(
                 ErrorKind::Mismatch,
