@@ -55,8 +55,9 @@ impl TaskGuard {
     /// record as unknown if earlier attempts left something in it.
     ///
     /// # Errors
-    /// The refusals of [`Guard::execute`](semel::Guard::execute), and [`Unavailable`](semel::ErrorKind::Unavailable)
-    /// when too many attempts are open ([`Heart::with_attempts_max`]). Nothing ran in this call.
+    /// The refusals of [`Guard::execute`](semel::Guard::execute), and
+    /// [`Unavailable`](semel::ErrorKind::Unavailable) when too many attempts are open
+    /// ([`Heart::with_attempts_max`]). Nothing ran in this call.
     pub async fn begin(
         &self,
         tenant: &Tenant,
@@ -120,7 +121,8 @@ impl Attempt {
     /// The ending is written even if the future is dropped.
     ///
     /// # Errors
-    /// As [`Guard::execute`](semel::Guard::execute); [`Invalid`](semel::ErrorKind::Invalid) in a forked child.
+    /// As [`Guard::execute`](semel::Guard::execute); [`Invalid`](semel::ErrorKind::Invalid) in a
+    /// forked child.
     pub async fn finish(self, ending: Ending<()>) -> Result<Executed<()>, Error> {
         self.task.check_process()?;
         let Self { ending: say, executed, .. } = self;

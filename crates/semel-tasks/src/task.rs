@@ -4,7 +4,9 @@ use std::fmt;
 use std::future::Future;
 
 use bytes::Bytes;
-use semel::{Context, Error, ErrorKind, Fence, Key, RecordId, StepContext, StepFailure};
+use semel::{
+    Context, Error, ErrorKind, Fence, Key, RecordId, StepContext, StepFailure, TransactionalStore,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::runtime::Handle;
@@ -121,6 +123,27 @@ impl Task {
         let value = step(self.context.step_context(name)).await.map_err(Into::into)?;
         self.store_step(name, encoded(name, &value)?).await?;
         Ok(value)
+    }
+
+    /// [`step`](Self::step) whose effect is in the store's own database: effect and result commit
+    /// in one transaction; see [`Context::step_in`]. The transaction runs where this is awaited.
+    ///
+    /// # Cancellation, errors
+    /// As [`Context::step_in`].
+    pub async fn step_in<S, T, E, F>(
+        &self,
+        store: &S,
+        name: &str,
+        step: F,
+    ) -> Result<T, StepFailure>
+    where
+        S: TransactionalStore,
+        T: Serialize + DeserializeOwned,
+        E: Into<StepFailure>,
+        F: AsyncFnOnce(&mut S::Transaction, StepContext) -> Result<T, E>,
+    {
+        self.check_process()?;
+        self.context.step_in(store, name, step).await
     }
 
     /// A forked child holds a copy that nobody keeps alive or listens to.

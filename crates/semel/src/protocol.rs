@@ -21,7 +21,7 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind};
 use crate::fence::Fence;
-use crate::record::{Hold, HoldCause, Record, State};
+use crate::record::{Hold, HoldCause, Record, State, Step};
 use crate::store::{
     Action, ClaimRequest, Claimed, Completion, Release, ReleaseVerdict, Renewal, Takeover,
 };
@@ -97,6 +97,35 @@ pub fn renew(
         record.steps.push(step.clone());
     }
     Ok((until, Change::Put(Box::new(record))))
+}
+
+/// Stores a step of the claim that holds `fence`, in the transaction of the step's effect: as
+/// [`renew`], but a step that is there already is refused, because this transaction would do its
+/// effect a second time.
+///
+/// # Errors
+/// [`ErrorKind::ClaimLost`], and [`ErrorKind::Invalid`] for a step that is there already.
+pub fn commit_step(
+    record: Option<Record>,
+    request: &Renewal,
+    now: Timestamp,
+) -> Result<(Timestamp, Change), Error> {
+    let is_done = |step: &Step| {
+        let steps = record.iter().flat_map(|record| &record.steps);
+        steps.into_iter().any(|done| done.name == step.name)
+    };
+    let again = request.step.as_ref().filter(|step| is_done(step)).map(|step| step.name.clone());
+    let renewed = renew(record, request, now)?;
+    match again {
+        None => Ok(renewed),
+        Some(name) => {
+            let message = format!(
+                "step `{name}` is finished already, so this transaction's work would be done \
+                 twice; roll back"
+            );
+            Err(Error::new(ErrorKind::Invalid, message))
+        }
+    }
 }
 
 /// Ends the operation of the claim that holds `fence`.

@@ -1,6 +1,7 @@
 //! Runs a handler once for each (scope, key): claim, heartbeat, completion, replay.
 
 mod builder;
+mod commit;
 mod context;
 mod flight;
 mod futures;

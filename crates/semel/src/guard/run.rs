@@ -82,6 +82,14 @@ pub enum StepFailure {
 }
 
 impl StepFailure {
+    /// The same failure without the proof that nothing happened.
+    #[must_use]
+    pub fn into_unknown(self) -> Self {
+        match self {
+            Self::NotApplied(error) | Self::Unknown(error) => Self::Unknown(error),
+        }
+    }
+
     fn cause(&self) -> &BoxError {
         match self {
             Self::NotApplied(error) | Self::Unknown(error) => error,
