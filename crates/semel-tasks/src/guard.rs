@@ -225,6 +225,7 @@ pub(crate) fn apart<T>(ending: Ending<Result<T, Error>>) -> (Ending<()>, Result<
             (Ending::Committed { expires_at, live }, value)
         }
         Ending::Completed { outcome, live: value } => (Ending::Completed { outcome, live }, value),
+        Ending::Hold { detail, live: value } => (Ending::Hold { detail, live }, value),
         Ending::NotApplied { live: value } => (Ending::NotApplied { live }, value),
         Ending::Unknown { detail, live: value } => (Ending::Unknown { detail, live }, value),
     }

@@ -5,6 +5,7 @@
 //! in progress ── complete(fence) ──► completed
 //! in progress ── release(fence, not applied) ──► absent
 //! in progress ── release(fence, unknown) ──► held | interrupted, as the effect mode says
+//! in progress ── release(fence, hold) ──► held
 //! in progress ── lease over ──► held | taken by the next claim, as the effect mode says
 //! interrupted ── claim ──► in progress {higher fence, the same steps}
 //! held ── takeover (a claim of its own, audited) ──► in progress ──► completed | absent
@@ -167,9 +168,13 @@ pub fn release(record: Option<Record>, request: &Release, now: Timestamp) -> Res
         (State::Held(_) | State::InProgress { .. }, ReleaseVerdict::NotApplied) => {
             Ok(Change::Remove)
         }
-        (State::Held(_), ReleaseVerdict::Unknown(_)) => Ok(Change::Keep),
-        (State::InProgress { .. }, ReleaseVerdict::Unknown(detail)) => {
-            record.state = if record.effect.holds() {
+        (State::Held(_), ReleaseVerdict::Hold(_) | ReleaseVerdict::Unknown(_)) => Ok(Change::Keep),
+        (
+            State::InProgress { .. },
+            ReleaseVerdict::Hold(detail) | ReleaseVerdict::Unknown(detail),
+        ) => {
+            let is_asked = matches!(request.verdict, ReleaseVerdict::Hold(_));
+            record.state = if is_asked || record.effect.holds() {
                 State::Held(Hold::new(HoldCause::Reported, detail, now))
             } else {
                 State::Interrupted { since: now }

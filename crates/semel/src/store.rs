@@ -290,6 +290,9 @@ pub struct Release {
 /// What is known about the effect of a claim that ends without an outcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReleaseVerdict {
+    /// Somebody has to look, whatever the effect mode says. The record is held; the text tells an
+    /// operator why.
+    Hold(String),
     /// Proven: nothing happened. The record becomes absent.
     NotApplied,
     /// Not known. The record is held, or free for the next claim, as its effect mode says; the

@@ -44,6 +44,10 @@ async fn end<L>(
             Ok(Executed::Fresh { live, expires_at })
         }
         Ok(Ending::ClaimLost) => winner(context).await,
+        Ok(Ending::Hold { detail, live }) => {
+            context.observe(Event::Unknown);
+            release(context, ReleaseVerdict::Hold(detail), Executed::Unknown { live }).await
+        }
         Ok(Ending::NotApplied { live }) => {
             context.observe(Event::NotApplied);
             release(context, ReleaseVerdict::NotApplied, Executed::NotApplied { live }).await

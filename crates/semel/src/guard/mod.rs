@@ -89,6 +89,14 @@ pub enum Ending<L> {
         /// The first caller's answer.
         live: L,
     },
+    /// Somebody has to look before anything else happens. The record is held, whatever the effect
+    /// mode says.
+    Hold {
+        /// One line for the operator, without payload.
+        detail: String,
+        /// The first caller's answer.
+        live: L,
+    },
     /// Proven: nothing happened. The key is free again.
     NotApplied {
         /// The first caller's answer.
@@ -127,7 +135,7 @@ pub enum Executed<L> {
         expires_at: Timestamp,
     },
     /// The handler ran in this call and could not tell what happened. The record is held or free
-    /// for the next claim, as the mode says.
+    /// for the next claim, as the mode says; held if the handler asked for that.
     Unknown {
         /// The handler's answer.
         live: L,
