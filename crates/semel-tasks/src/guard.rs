@@ -232,7 +232,7 @@ pub(crate) fn apart<T>(ending: Ending<Result<T, Error>>) -> (Ending<()>, Result<
 }
 
 /// A body that returned a value never ends so.
-fn failed<T>(live: Result<T, Error>) -> Error {
+pub(crate) fn failed<T>(live: Result<T, Error>) -> Error {
     live.err().unwrap_or_else(lost)
 }
 

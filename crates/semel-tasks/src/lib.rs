@@ -35,10 +35,12 @@
 
 mod attempt;
 mod decision;
+pub mod failpoint;
 mod guard;
 mod heart;
 mod payload;
 mod retry;
+pub mod saga;
 mod task;
 
 pub use self::attempt::{Attempt, Begun};
@@ -47,4 +49,5 @@ pub use self::guard::TaskGuard;
 pub use self::heart::Heart;
 pub use self::payload::{canonical_json, fingerprint, fingerprint_of_json};
 pub use self::retry::RetryPolicy;
+pub use self::saga::{Compensated, Part, Saga, SagaBuilder};
 pub use self::task::Task;
