@@ -132,6 +132,11 @@ impl Attempt {
         executed.await.unwrap_or_else(|_| Err(heart::ended()))
     }
 
+    /// Says how it ended and does not wait; the store is told in the background.
+    pub(crate) fn let_go(self, ending: Ending<()>) {
+        drop(self.ending.send(End::Ending(ending)));
+    }
+
     /// [`finish`](Self::finish) for callers without a runtime; blocks the thread.
     ///
     /// # Errors

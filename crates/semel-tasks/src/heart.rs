@@ -103,6 +103,11 @@ impl Heart {
         Ok(Place { runtime, permit })
     }
 
+    /// Where store calls run; starts the thread if there is none.
+    pub(crate) fn runtime(&self) -> Result<Handle, Error> {
+        self.process().running(self.shared.attempts_max).map(|(runtime, _)| runtime)
+    }
+
     fn process(&self) -> &Process {
         self.shared.first.find(std::process::id())
     }

@@ -60,10 +60,12 @@ impl Bench {
             .unwrap()
             .effect(effect)
             .lease(LEASE)
-            .clock(Arc::new(WatchedClock {
-                inner: self.clock.clone(),
-                told: Arc::clone(&self.told),
-            }))
+            .clock(self.watched_clock())
+    }
+
+    /// The manual clock, which tells when somebody starts to wait for it.
+    pub(crate) fn watched_clock(&self) -> Arc<dyn Clock> {
+        Arc::new(WatchedClock { inner: self.clock.clone(), told: Arc::clone(&self.told) })
     }
 
     pub(crate) fn guard(&self, effect: Effect) -> Guard {
