@@ -34,6 +34,7 @@
 //! ```
 
 mod attempt;
+mod chain;
 mod decision;
 pub mod failpoint;
 mod guard;
@@ -45,6 +46,7 @@ pub mod saga;
 mod task;
 
 pub use self::attempt::{Attempt, Begun};
+pub use self::chain::{KEY_HEADER, key_in};
 pub use self::decision::Decision;
 pub use self::guard::TaskGuard;
 pub use self::heart::Heart;
