@@ -59,7 +59,8 @@ pub trait Clock: fmt::Debug + Send + Sync {
 }
 
 /// The machine's clock, with a timer thread that is shared by the process and works under every
-/// async runtime (the heartbeat of a blocked runtime still wakes up on time).
+/// async runtime (the heartbeat of a blocked runtime still wakes up on time). A forked child starts
+/// a thread of its own.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
@@ -236,17 +237,42 @@ impl Future for Sleep {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the one place that starts the timer thread")]
+/// The timer thread of one process. A forked child inherits this memory without the thread, so it
+/// appends a link of its own and leaves its parent's alone.
+struct Process {
+    id: u32,
+    timers: OnceLock<Arc<Timers<Instant>>>,
+    child: OnceLock<Box<Process>>,
+}
+
+impl Process {
+    const fn new(id: u32) -> Self {
+        Self { id, timers: OnceLock::new(), child: OnceLock::new() }
+    }
+
+    fn find(&self, id: u32) -> &Self {
+        let mut process = self;
+        while process.id != id {
+            process = process.child.get_or_init(|| Box::new(Self::new(id)));
+        }
+        process
+    }
+}
+
 fn system_timers() -> &'static Arc<Timers<Instant>> {
-    static TIMERS: OnceLock<Arc<Timers<Instant>>> = OnceLock::new();
-    TIMERS.get_or_init(|| {
-        let timers = Arc::<Timers<Instant>>::default();
-        let driven = Arc::clone(&timers);
-        let thread = std::thread::Builder::new().name("semel-timer".into());
-        #[expect(clippy::expect_used, reason = "a process that cannot start a thread is lost")]
-        thread.spawn(move || drive(&driven)).expect("the timer thread starts");
-        timers
-    })
+    // No process has this number, so the first one to ask is the first link.
+    static PROCESSES: Process = Process::new(0);
+    PROCESSES.find(std::process::id()).timers.get_or_init(start_timers)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place that starts the timer thread")]
+fn start_timers() -> Arc<Timers<Instant>> {
+    let timers = Arc::<Timers<Instant>>::default();
+    let driven = Arc::clone(&timers);
+    let thread = std::thread::Builder::new().name("semel-timer".into());
+    #[expect(clippy::expect_used, reason = "a process that cannot start a thread is lost")]
+    thread.spawn(move || drive(&driven)).expect("the timer thread starts");
+    timers
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the monotonic clock")]
@@ -280,6 +306,16 @@ mod tests {
         let before = clock.now();
         block_on(clock.sleep(Duration::from_millis(15)));
         assert!(clock.now().since(before) >= Duration::from_millis(14));
+    }
+
+    #[test]
+    fn a_forked_child_gets_timers_of_its_own() {
+        let parent = Process::new(1);
+        let timers = parent.find(1).timers.get_or_init(start_timers);
+        let child = parent.find(2);
+        assert!(child.timers.get().is_none());
+        assert!(std::ptr::eq(child, parent.find(2)), "found again");
+        assert!(Arc::ptr_eq(timers, parent.find(1).timers.get_or_init(start_timers)));
     }
 
     #[test]

@@ -85,6 +85,7 @@ struct Inner {
     kind: ErrorKind,
     message: Cow<'static, str>,
     outcome_unknown: bool,
+    held: bool,
     retry_after: Option<Duration>,
     refusal: Option<Outcome>,
     source: Option<BoxError>,
@@ -97,6 +98,7 @@ impl Error {
             kind,
             message: message.into(),
             outcome_unknown: kind == ErrorKind::OutcomeUnknown,
+            held: false,
             retry_after: None,
             refusal: None,
             source: None,
@@ -135,6 +137,13 @@ impl Error {
         self
     }
 
+    /// Says that the record is parked until someone resolves it.
+    #[must_use]
+    pub fn with_held(mut self) -> Self {
+        self.0.held = true;
+        self
+    }
+
     /// Says when asking again makes sense.
     #[must_use]
     pub fn with_retry_after(mut self, wait: Duration) -> Self {
@@ -158,6 +167,13 @@ impl Error {
     #[must_use]
     pub fn outcome_unknown(&self) -> bool {
         self.0.outcome_unknown
+    }
+
+    /// Whether the record is known to be parked: asking again changes nothing until someone
+    /// resolves it. `false` leaves it open.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.0.held
     }
 
     /// When to ask again, if the store could tell.

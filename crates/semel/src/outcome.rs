@@ -32,6 +32,8 @@ pub struct Outcome {
 
 impl Outcome {
     pub(crate) const JSON: &str = "json";
+    /// The format that says "finished, but the answer was too large to keep".
+    pub(crate) const TOMBSTONE: &str = "tombstone";
 
     /// An answer stored as JSON.
     ///
@@ -60,6 +62,23 @@ impl Outcome {
                            types compatible for as long as records are kept";
             Error::new(ErrorKind::Corrupt, message).with_source(error)
         })
+    }
+
+    /// The value that a handler of [`Guard::run`](crate::Guard::run) returned.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Refused`] when it is a stored refusal, [`ErrorKind::TooLarge`] when the answer
+    /// was too large to keep, and those of [`Self::to_json`].
+    pub fn into_value<T: DeserializeOwned>(self) -> Result<T, Error> {
+        if self.format == Self::TOMBSTONE {
+            let message = "the operation finished, but its answer was over `outcome_bytes_max` \
+                           and was not kept; it will not run again";
+            return Err(Error::new(ErrorKind::TooLarge, message));
+        }
+        match self.verdict {
+            Verdict::Refused => Err(Error::refused(self)),
+            Verdict::Succeeded => self.to_json(),
+        }
     }
 
     /// Bytes that count against the limit on stored answers.

@@ -5,6 +5,7 @@
 //! in progress ── complete(fence) ──► completed
 //! in progress ── release(fence, not applied) ──► absent
 //! in progress ── release(fence, unknown) ──► held | interrupted, as the effect mode says
+//! in progress ── release(fence, hold) ──► held
 //! in progress ── lease over ──► held | taken by the next claim, as the effect mode says
 //! interrupted ── claim ──► in progress {higher fence, the same steps}
 //! held ── takeover (a claim of its own, audited) ──► in progress ──► completed | absent
@@ -21,7 +22,7 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind};
 use crate::fence::Fence;
-use crate::record::{Hold, HoldCause, Record, State};
+use crate::record::{Hold, HoldCause, Record, State, Step};
 use crate::store::{
     Action, ClaimRequest, Claimed, Completion, Release, ReleaseVerdict, Renewal, Takeover,
 };
@@ -99,6 +100,35 @@ pub fn renew(
     Ok((until, Change::Put(Box::new(record))))
 }
 
+/// Stores a step of the claim that holds `fence`, in the transaction of the step's effect: as
+/// [`renew`], but a step that is there already is refused, because this transaction would do its
+/// effect a second time.
+///
+/// # Errors
+/// [`ErrorKind::ClaimLost`], and [`ErrorKind::Invalid`] for a step that is there already.
+pub fn commit_step(
+    record: Option<Record>,
+    request: &Renewal,
+    now: Timestamp,
+) -> Result<(Timestamp, Change), Error> {
+    let is_done = |step: &Step| {
+        let steps = record.iter().flat_map(|record| &record.steps);
+        steps.into_iter().any(|done| done.name == step.name)
+    };
+    let again = request.step.as_ref().filter(|step| is_done(step)).map(|step| step.name.clone());
+    let renewed = renew(record, request, now)?;
+    match again {
+        None => Ok(renewed),
+        Some(name) => {
+            let message = format!(
+                "step `{name}` is finished already, so this transaction's work would be done \
+                 twice; roll back"
+            );
+            Err(Error::new(ErrorKind::Invalid, message))
+        }
+    }
+}
+
 /// Ends the operation of the claim that holds `fence`.
 ///
 /// # Errors
@@ -138,9 +168,13 @@ pub fn release(record: Option<Record>, request: &Release, now: Timestamp) -> Res
         (State::Held(_) | State::InProgress { .. }, ReleaseVerdict::NotApplied) => {
             Ok(Change::Remove)
         }
-        (State::Held(_), ReleaseVerdict::Unknown(_)) => Ok(Change::Keep),
-        (State::InProgress { .. }, ReleaseVerdict::Unknown(detail)) => {
-            record.state = if record.effect.holds() {
+        (State::Held(_), ReleaseVerdict::Hold(_) | ReleaseVerdict::Unknown(_)) => Ok(Change::Keep),
+        (
+            State::InProgress { .. },
+            ReleaseVerdict::Hold(detail) | ReleaseVerdict::Unknown(detail),
+        ) => {
+            let is_asked = matches!(request.verdict, ReleaseVerdict::Hold(_));
+            record.state = if is_asked || record.effect.holds() {
                 State::Held(Hold::new(HoldCause::Reported, detail, now))
             } else {
                 State::Interrupted { since: now }

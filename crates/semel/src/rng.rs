@@ -63,7 +63,7 @@ pub(crate) fn nonce(random: &dyn Random) -> Result<Nonce, Error> {
 
 /// "Full jitter": a uniformly random wait between zero and `ceiling`
 /// (Brooker, "Exponential Backoff And Jitter", 2015). Spreads a herd better than any fixed wait.
-pub(crate) fn jitter(random: &dyn Random, ceiling: Duration) -> Duration {
+pub fn jitter(random: &dyn Random, ceiling: Duration) -> Duration {
     let mut bytes = [0; 4];
     // Without randomness the full wait is still a correct wait.
     if random.fill(&mut bytes).is_err() {

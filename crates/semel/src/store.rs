@@ -290,6 +290,9 @@ pub struct Release {
 /// What is known about the effect of a claim that ends without an outcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReleaseVerdict {
+    /// Somebody has to look, whatever the effect mode says. The record is held; the text tells an
+    /// operator why.
+    Hold(String),
     /// Proven: nothing happened. The record becomes absent.
     NotApplied,
     /// Not known. The record is held, or free for the next claim, as its effect mode says; the
@@ -406,8 +409,8 @@ pub struct AuditEntry {
     pub takeover: Takeover,
 }
 
-/// A store that can complete a record inside a transaction of the same database, so that effect
-/// and record exist together or not at all.
+/// A store that can complete a record, or store a step of it, inside a transaction of the same
+/// database, so that effect and record exist together or not at all.
 ///
 /// The claim itself is committed before the transaction starts; that way a duplicate hears
 /// "in flight" at once instead of waiting for the transaction's locks.
@@ -428,6 +431,19 @@ pub trait TransactionalStore: Store {
         &'a self,
         transaction: Self::Transaction,
         completion: &'a Completion,
+    ) -> BoxFuture<'a, Result<Timestamp, Error>>;
+
+    /// Stores the renewal's step in the transaction and commits both, so that the step's effect
+    /// and its result exist together or not at all; returns the new end of the lease.
+    ///
+    /// Fails as [`commit`](Self::commit) does: with [`ErrorKind::ClaimLost`] when another claim
+    /// took over, with [`ErrorKind::Invalid`] when the step is there already; the transaction is
+    /// rolled back then. An error with [`Error::outcome_unknown`] leaves the end open: a stored
+    /// step proves the commit, a missing one proves nothing.
+    fn commit_step<'a>(
+        &'a self,
+        transaction: Self::Transaction,
+        renewal: &'a Renewal,
     ) -> BoxFuture<'a, Result<Timestamp, Error>>;
 
     /// Rolls back.

@@ -65,6 +65,19 @@ impl TransactionalStore for Mute {
         })
     }
 
+    fn commit_step<'a>(
+        &'a self,
+        (): (),
+        renewal: &'a Renewal,
+    ) -> BoxFuture<'a, Result<Timestamp, Error>> {
+        Box::pin(async move {
+            if self.commits {
+                self.records.renew(renewal).await?;
+            }
+            Err(Error::new(ErrorKind::Unavailable, "no answer").with_outcome_unknown())
+        })
+    }
+
     fn rollback(&self, (): ()) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(async { Ok(()) })
     }
@@ -93,4 +106,39 @@ fn a_finished_record_proves_the_commit() {
 #[test]
 fn an_unfinished_record_proves_nothing_so_the_caller_hears_unknown() {
     assert!(matches!(order(false).unwrap(), Executed::Unknown { .. }));
+}
+
+fn stepped(commits: bool) -> Result<Executed<u32>, Error> {
+    let store = Arc::new(Mute { records: MemoryStore::new(), commits });
+    let guard = Guard::builder(store.clone());
+    let guard = guard.operation("order").unwrap().effect(Effect::Transactional).build().unwrap();
+    let ordered = start(async move {
+        let (tenant, key) = (Tenant::single(), Key::parse("k").unwrap());
+        let work = async |ctx: semel::Context| {
+            let mut runs = 0;
+            for _ in 0..2 {
+                let step = ctx.step_in(&*store, "order", async |_: &mut (), _| {
+                    runs += 1;
+                    Ok::<_, semel::StepFailure>(runs)
+                });
+                if let Err(failure) = step.await {
+                    return semel::Ending::Unknown { detail: failure.to_string(), live: runs };
+                }
+            }
+            let outcome = Outcome::json(Verdict::Succeeded, &"ordered").unwrap();
+            semel::Ending::Completed { outcome, live: runs }
+        };
+        guard.execute(&tenant, &key, fingerprint("one"), work).await
+    });
+    ordered.finish()
+}
+
+#[test]
+fn a_stored_step_proves_its_commit_and_does_not_run_again() {
+    assert!(matches!(stepped(true).unwrap(), Executed::Fresh { live: 1, .. }));
+}
+
+#[test]
+fn a_missing_step_proves_nothing_so_the_attempt_ends_unknown() {
+    assert!(matches!(stepped(false).unwrap(), Executed::Unknown { live: 1 }));
 }

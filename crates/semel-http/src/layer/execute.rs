@@ -153,6 +153,7 @@ async fn store<E>(
         Ending::ClaimLost => Ending::ClaimLost,
         Ending::Committed { expires_at, live: () } => Ending::Committed { expires_at, live },
         Ending::Completed { outcome, live: () } => Ending::Completed { outcome, live },
+        Ending::Hold { detail, live: () } => Ending::Hold { detail, live },
         Ending::NotApplied { live: () } => Ending::NotApplied { live },
         Ending::Unknown { detail, live: () } => Ending::Unknown { detail, live },
     }

@@ -63,6 +63,7 @@ mod schema;
 mod single;
 #[cfg(feature = "sqlx")]
 mod sqlx;
+mod step;
 mod tls;
 mod transaction;
 

@@ -13,6 +13,7 @@ pub(super) struct Schema {
     pub(super) remove: String,
     pub(super) finish: String,
     pub(super) reopen: String,
+    pub(super) step: String,
     pub(super) wait: String,
 }
 
@@ -36,6 +37,7 @@ impl Schema {
             remove: sql(include_str!("sql/remove.sql")),
             finish: sql(include_str!("sql/finish.sql")),
             reopen: sql(include_str!("sql/reopen.sql")),
+            step: sql(include_str!("sql/step.sql")),
             wait: sql(include_str!("sql/await.sql")),
             name: name.to_owned(),
         })

@@ -14,7 +14,7 @@ use super::row::{self, Columns, Found, signed, signed32, span};
 use super::schema::Schema;
 
 /// How often somebody else's write in between is taken as bad luck.
-const ROUNDS_MAX: u32 = 50;
+pub(super) const ROUNDS_MAX: u32 = 50;
 
 /// How a compare-and-set ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -326,7 +326,7 @@ fn nothing() -> Fault {
     Error::new(ErrorKind::Corrupt, "the store answered a look with no row at all").into()
 }
 
-fn contended() -> Fault {
+pub(super) fn contended() -> Fault {
     let message = "the record is written by others all the time; try again";
     Error::new(ErrorKind::Unavailable, message).into()
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Deref;
 
 use semel::protocol::{self, Change};
-use semel::store::Completion;
+use semel::store::{Completion, Renewal};
 use semel::{
     BoxFuture, Error, ErrorKind, Fence, RecordId, Timestamp, TransactionalStore, failpoint,
 };
@@ -71,33 +71,26 @@ impl TransactionalStore for PostgresStore {
 
     fn commit<'a>(
         &'a self,
-        mut transaction: PostgresTransaction,
+        transaction: PostgresTransaction,
         completion: &'a Completion,
     ) -> BoxFuture<'a, Result<Timestamp, Error>> {
         Box::pin(async move {
-            let completed = self.complete_on(&*transaction, completion, Some(&transaction.number));
-            let expires_at = match completed.await {
-                Ok(expires_at) => expires_at,
-                Err(error) => {
-                    self.roll_back(transaction).await;
-                    return Err(error);
-                }
-            };
-            failpoint::pass("in_tx_before_commit");
-            let link = &*self.transactions;
-            let committed = link.answer_of(transaction.batch_execute("COMMIT")).await;
-            transaction.lent.settle(&committed);
-            match committed {
-                Ok(()) => {}
-                Err(fault) if fault.is_ambiguous() => {
-                    drop(transaction);
-                    self.settle(&completion.id, completion.fence, fault).await?;
-                }
-                // A constraint that is checked at the end, say: the server has rolled back.
-                Err(fault) => return Err(fault.into_error(&link.place)),
-            }
-            failpoint::pass("after_commit");
-            Ok(expires_at)
+            let number = Some(&*transaction.number);
+            let completed = self.complete_on(&*transaction, completion, number).await;
+            let (id, fence) = (&completion.id, completion.fence);
+            self.end(transaction, completed, |fault| self.settle(id, fence, fault)).await
+        })
+    }
+
+    fn commit_step<'a>(
+        &'a self,
+        transaction: PostgresTransaction,
+        renewal: &'a Renewal,
+    ) -> BoxFuture<'a, Result<Timestamp, Error>> {
+        Box::pin(async move {
+            let number = Some(&*transaction.number);
+            let stored = self.step_on(&*transaction, renewal, number).await;
+            self.end(transaction, stored, |fault| self.settle_step(renewal, fault)).await
         })
     }
 
@@ -123,6 +116,38 @@ impl PostgresStore {
         completion: &Completion,
     ) -> Result<Timestamp, Error> {
         self.complete_on(transaction, completion, None).await
+    }
+
+    /// Commits what was written in the transaction, or rolls it back if writing failed. `settle`
+    /// finds out about a commit whose answer was lost.
+    async fn end<F: Future<Output = Result<(), Error>>>(
+        &self,
+        mut transaction: PostgresTransaction,
+        written: Result<Timestamp, Error>,
+        settle: impl FnOnce(Fault) -> F,
+    ) -> Result<Timestamp, Error> {
+        let written = match written {
+            Ok(written) => written,
+            Err(error) => {
+                self.roll_back(transaction).await;
+                return Err(error);
+            }
+        };
+        failpoint::pass("in_tx_before_commit");
+        let link = &*self.transactions;
+        let committed = link.answer_of(transaction.batch_execute("COMMIT")).await;
+        transaction.lent.settle(&committed);
+        match committed {
+            Ok(()) => {}
+            Err(fault) if fault.is_ambiguous() => {
+                drop(transaction);
+                settle(fault).await?;
+            }
+            // A constraint that is checked at the end, say: the server has rolled back.
+            Err(fault) => return Err(fault.into_error(&link.place)),
+        }
+        failpoint::pass("after_commit");
+        Ok(written)
     }
 
     async fn complete_on(
@@ -199,12 +224,12 @@ impl PostgresStore {
     }
 }
 
-fn again(error: &Error) -> Error {
+pub(super) fn again(error: &Error) -> Error {
     Error::new(error.kind(), error.to_string())
 }
 
 /// Whether the unfinished row of this claim is there, once nobody is deciding about it.
-async fn still_open(link: &Link, id: &RecordId, fence: Fence) -> Result<bool, Fault> {
+pub(super) async fn still_open(link: &Link, id: &RecordId, fence: Fence) -> Result<bool, Fault> {
     let sql = link.schema.sql(
         "SELECT o.counter FROM semel.open AS o \
          WHERE o.key = $1 AND o.tenant = $2 AND o.operation = $3 AND o.counter = $4 \

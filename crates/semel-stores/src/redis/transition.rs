@@ -122,7 +122,9 @@ impl RedisStore {
         let places = self.names.of(&request.id);
         let mut patience = self.link.patience();
         let seen = match &request.verdict {
-            ReleaseVerdict::Unknown(_) => self.look(&places, &mut patience).await?,
+            ReleaseVerdict::Hold(_) | ReleaseVerdict::Unknown(_) => {
+                self.look(&places, &mut patience).await?
+            }
             ReleaseVerdict::NotApplied => {
                 let op = Op {
                     keys: vec![places.record.clone(), places.shard.clone()],

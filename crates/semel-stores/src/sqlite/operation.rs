@@ -92,6 +92,13 @@ impl<'a> Session<'a> {
         Ok(expires_at)
     }
 
+    pub(super) fn commit_step(&mut self, request: &Renewal) -> Result<Timestamp, Fault> {
+        let record = self.read(&request.id)?;
+        let (until, change) = protocol::commit_step(record, request, self.now)?;
+        self.apply(&request.id, change)?;
+        Ok(until)
+    }
+
     /// Writes the counter back, if it was raised. The last thing before a commit.
     pub(super) fn finish(&mut self) -> Result<(), Fault> {
         if let Some((counter, true)) = self.counter {

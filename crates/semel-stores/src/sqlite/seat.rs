@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rusqlite::{Connection, ffi};
-use semel::store::Completion;
+use semel::store::{Completion, Renewal};
 use semel::{Clock, Error, ErrorKind, Timestamp, failpoint};
 
 use super::connection;
@@ -116,7 +116,24 @@ impl Seat {
         completion: &Completion,
         clock: &dyn Clock,
     ) -> Result<Timestamp, Error> {
-        let committed = self.complete_and_commit(completion, clock);
+        self.write_and_commit(clock, |session| session.complete(completion))
+    }
+
+    /// Stores the step in the transaction and commits both.
+    pub(super) fn commit_step(
+        &mut self,
+        renewal: &Renewal,
+        clock: &dyn Clock,
+    ) -> Result<Timestamp, Error> {
+        self.write_and_commit(clock, |session| session.commit_step(renewal))
+    }
+
+    fn write_and_commit(
+        &mut self,
+        clock: &dyn Clock,
+        write: impl FnOnce(&mut Session<'_>) -> Result<Timestamp, Fault>,
+    ) -> Result<Timestamp, Error> {
+        let committed = self.try_to_commit(clock, write);
         self.roll_back();
         committed
     }
@@ -134,22 +151,21 @@ impl Seat {
         self.phase = Phase::Unbegun;
     }
 
-    fn complete_and_commit(
+    fn try_to_commit(
         &mut self,
-        completion: &Completion,
         clock: &dyn Clock,
+        write: impl FnOnce(&mut Session<'_>) -> Result<Timestamp, Fault>,
     ) -> Result<Timestamp, Error> {
         let (path, may_commit) = (self.place.path.clone(), Arc::clone(&self.may_commit));
         let connection = self.begin().map_err(|fault| fault.into_error(&path))?;
         let mut session = Session::new(connection, clock.now());
-        let completed = session.complete(completion);
-        let expires_at = completed.map_err(|fault| fault.into_error(&path))?;
+        let written = write(&mut session).map_err(|fault| fault.into_error(&path))?;
         failpoint::pass("in_tx_before_commit");
         may_commit.store(true, Ordering::Relaxed);
         let committed = connection.execute_batch("COMMIT");
         may_commit.store(false, Ordering::Relaxed);
         failpoint::pass("after_commit");
-        let Err(error) = committed else { return Ok(expires_at) };
+        let Err(error) = committed else { return Ok(written) };
         if spoils_connection(&error) {
             self.connection = None;
         }

@@ -8,7 +8,7 @@ use std::task::Poll;
 
 use event_listener::{Event, IntoNotification};
 use rusqlite::{Connection, Transaction};
-use semel::store::{ClaimRequest, Claimed, Completion};
+use semel::store::{ClaimRequest, Claimed, Completion, Renewal};
 use semel::{BoxFuture, Clock, Error, ErrorKind, Timestamp, TransactionalStore};
 
 use super::SqliteStore;
@@ -231,6 +231,17 @@ impl TransactionalStore for SqliteStore {
         })
     }
 
+    fn commit_step<'a>(
+        &'a self,
+        transaction: SqliteTransaction,
+        renewal: &'a Renewal,
+    ) -> BoxFuture<'a, Result<Timestamp, Error>> {
+        let (renewal, clock) = (renewal.clone(), Arc::clone(&self.options.clock));
+        Box::pin(async move {
+            transaction.worker()?.run(move |seat| seat.commit_step(&renewal, &*clock)).await?
+        })
+    }
+
     fn rollback(&self, transaction: SqliteTransaction) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(async move { transaction.worker()?.run(Seat::roll_back).await })
     }
@@ -290,6 +301,24 @@ impl SqliteStore {
         self.check(transaction)?;
         let mut session = Session::new(transaction, self.options.clock.now());
         session.complete(completion).map_err(|fault| fault.into_error(&self.path))
+    }
+
+    /// Stores the step of a renewal ([`Context::step_renewal`](semel::Context::step_renewal))
+    /// inside the caller's own transaction on this store's file. Commit to keep the step and its
+    /// effect; roll back and both are gone. Returns the new end of the lease.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ClaimLost`] when another claim took over, [`ErrorKind::Invalid`] for a step
+    /// that is there already or a transaction on another file: roll back. Others as every method
+    /// of the store.
+    pub fn step_in(
+        &self,
+        transaction: &Transaction<'_>,
+        renewal: &Renewal,
+    ) -> Result<Timestamp, Error> {
+        self.check(transaction)?;
+        let mut session = Session::new(transaction, self.options.clock.now());
+        session.commit_step(renewal).map_err(|fault| fault.into_error(&self.path))
     }
 
     /// Claims inside the caller's own transaction on this store's file, which should be an

@@ -13,6 +13,7 @@ mod forgetting;
 mod mistakes;
 mod network;
 mod processes;
+mod steps;
 mod suite;
 mod support;
 mod transactions;

@@ -19,14 +19,14 @@ use super::support::{
     Place, acquire, answer, block_on, completion, finish, id, patient, request, sql,
 };
 
-const WORK: &str = "SEMEL_TEST_WORK";
+pub(crate) const WORK: &str = "SEMEL_TEST_WORK";
 const URL: &str = "SEMEL_TEST_URL";
-const SCHEMA: &str = "SEMEL_TEST_SCHEMA";
+pub(crate) const SCHEMA: &str = "SEMEL_TEST_SCHEMA";
 
 /// Starts this test program as a worker of the named case.
-fn child(case: &str, place: &Place, work: &str) -> Child {
+pub(crate) fn child(case: &str, place: &Place, work: &str) -> Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", &format!("processes::{case}"), "--nocapture", "--test-threads=1"])
+        .args(["--exact", case, "--nocapture", "--test-threads=1"])
         .env(WORK, work)
         .env(URL, &place.url)
         .env(SCHEMA, &place.schema)
@@ -37,7 +37,7 @@ fn child(case: &str, place: &Place, work: &str) -> Child {
 }
 
 /// What this process is to do, if it is a worker.
-fn work() -> Option<String> {
+pub(crate) fn work() -> Option<String> {
     std::env::var(WORK).ok()
 }
 
@@ -45,7 +45,7 @@ fn options() -> PostgresOptions {
     patient().schema(&std::env::var(SCHEMA).unwrap())
 }
 
-async fn worker_store() -> PostgresStore {
+pub(crate) async fn worker_store() -> PostgresStore {
     options().connect(&std::env::var(URL).unwrap()).await.unwrap()
 }
 
@@ -57,7 +57,7 @@ fn cycles() -> usize {
 #[test]
 fn two_processes_never_hold_one_claim_and_never_share_a_counter() {
     const KEYS: usize = 300;
-    const CASE: &str = "two_processes_never_hold_one_claim_and_never_share_a_counter";
+    const CASE: &str = "processes::two_processes_never_hold_one_claim_and_never_share_a_counter";
     if let Some(name) = work() {
         // The test harness has begun a line of its own.
         println!();
@@ -183,7 +183,7 @@ fn halt(point: &str) {
 
 #[test]
 fn effect_and_record_exist_together_or_not_at_all() {
-    const CASE: &str = "effect_and_record_exist_together_or_not_at_all";
+    const CASE: &str = "processes::effect_and_record_exist_together_or_not_at_all";
     if work().is_some() {
         semel::failpoint::install(halt);
         return block_on(async { order(&worker_store().await, "k").await });

@@ -13,7 +13,7 @@ use semel_testkit::FaultProxy;
 
 use super::support::{Place, acquire, answer, block_on, client, completion, request};
 
-async fn shop() -> Option<Place> {
+pub(crate) async fn shop() -> Option<Place> {
     let place = Place::new().await?;
     place.sql("CREATE TABLE semel.orders (item text NOT NULL)").await;
     Some(place)
@@ -193,7 +193,7 @@ fn a_failed_statement_or_a_constraint_at_the_end_takes_the_record_back() {
 }
 
 /// A store whose transactions go through a faulty network, and the network.
-async fn behind_proxy(place: &Place) -> (PostgresStore, FaultProxy) {
+pub(crate) async fn behind_proxy(place: &Place) -> (PostgresStore, FaultProxy) {
     let port = place.url.rsplit(':').next().unwrap().split('/').next().unwrap().to_owned();
     let proxy = FaultProxy::start(format!("127.0.0.1:{port}")).unwrap();
     let options = place

@@ -11,6 +11,7 @@ mod golden;
 mod misuse;
 mod opening;
 mod processes;
+mod steps;
 mod suite;
 mod support;
 mod transactions;

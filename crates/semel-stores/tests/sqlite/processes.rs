@@ -14,16 +14,16 @@ use semel_stores::sqlite::SqliteStore;
 
 use super::support::{acquire, answer, block_on, completion, finish, now, request};
 
-const WORK: &str = "SEMEL_TEST_WORK";
+pub(crate) const WORK: &str = "SEMEL_TEST_WORK";
 const PATH: &str = "SEMEL_TEST_PATH";
 /// How often a process is killed, where that is to be another number than [`CYCLES`].
 const KILL_CYCLES: &str = "SEMEL_TEST_KILL_CYCLES";
 const CYCLES: usize = 25;
 
 /// Starts this test program as a worker of the named case.
-fn child(case: &str, path: &Path, work: &str) -> Child {
+pub(crate) fn child(case: &str, path: &Path, work: &str) -> Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", &format!("processes::{case}"), "--nocapture", "--test-threads=1"])
+        .args(["--exact", case, "--nocapture", "--test-threads=1"])
         .env(WORK, work)
         .env(PATH, path)
         .stdout(Stdio::piped())
@@ -33,7 +33,7 @@ fn child(case: &str, path: &Path, work: &str) -> Child {
 }
 
 /// What this process is to do, if it is a worker.
-fn work() -> Option<(String, SqliteStore)> {
+pub(crate) fn work() -> Option<(String, SqliteStore)> {
     let work = std::env::var(WORK).ok()?;
     let store = SqliteStore::open(std::env::var_os(PATH).unwrap()).unwrap();
     Some((work, store))
@@ -62,8 +62,11 @@ fn no_acknowledged_completion_is_lost_to_kill_9() {
     let path = folder.path().join("semel.db");
     let mut acknowledged = Vec::new();
     for cycle in 0..cycles {
-        let mut child =
-            child("no_acknowledged_completion_is_lost_to_kill_9", &path, &cycle.to_string());
+        let mut child = child(
+            "processes::no_acknowledged_completion_is_lost_to_kill_9",
+            &path,
+            &cycle.to_string(),
+        );
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut seen = 0;
         // Killed in the middle of its work, after a different number of completions each time.
@@ -120,7 +123,7 @@ fn two_processes_never_hold_one_claim_and_never_share_a_counter() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("semel.db");
     drop(SqliteStore::open(&path).unwrap());
-    let case = "two_processes_never_hold_one_claim_and_never_share_a_counter";
+    let case = "processes::two_processes_never_hold_one_claim_and_never_share_a_counter";
     let children = ["a", "b"].map(|name| child(case, &path, name));
     let mut won: BTreeMap<String, usize> = BTreeMap::new();
     let mut counters = Vec::new();
@@ -170,7 +173,8 @@ fn halt(point: &str) {
 
 #[test]
 fn a_transaction_killed_around_its_commit_leaves_both_or_nothing_and_ends_in_one_row() {
-    let case = "a_transaction_killed_around_its_commit_leaves_both_or_nothing_and_ends_in_one_row";
+    let case = "processes::a_transaction_killed_around_its_commit_leaves_both_or_nothing_and_ends\
+                _in_one_row";
     if let Some((_, store)) = work() {
         semel::failpoint::install(halt);
         order(&store, "k", std::time::Duration::from_millis(1));

@@ -18,6 +18,7 @@ declare! {
         late_owner_cannot_renew_release_or_store_a_step,
         a_foreign_fence_cannot_write,
         an_unknown_outcome_follows_the_mode,
+        an_owner_can_have_its_record_held_in_every_mode,
         steps_survive_a_takeover_and_keep_their_first_result,
         a_hold_is_resolved_by_its_own_late_owner;
     Durability:
@@ -133,6 +134,27 @@ async fn an_unknown_outcome_follows_the_mode(kit: &Kit<'_>) -> Checked {
         Claimed::Held(hold) => same("cause", hold.cause, HoldCause::Reported),
         other => Err(format!("hold after retry: expected Held, saw {other:?}")),
     }
+}
+
+async fn an_owner_can_have_its_record_held_in_every_mode(kit: &Kit<'_>) -> Checked {
+    for effect in [HOLD, RETRY, Effect::Keyed, Effect::FencedQuery, Effect::Transactional] {
+        let id = kit.id();
+        let fence = kit.acquire(&id, effect).await?;
+        done("step", kit.renew(&id, fence, Some(step("charge", b"ch_1"))).await)?;
+        let verdict = || ReleaseVerdict::Hold("the refund is stuck".to_owned());
+        done("release", kit.release(&id, fence, verdict()).await)?;
+        done("the same release again", kit.release(&id, fence, verdict()).await)?;
+        match kit.claim(&id, effect).await? {
+            Claimed::Held(hold) => {
+                same("cause", hold.cause, HoldCause::Reported)?;
+                same("detail", hold.detail.as_str(), "the refund is stuck")?;
+            }
+            other => return Err(format!("expected Held, saw {other:?}")),
+        }
+        same("steps", kit.record(&id).await?.steps.len(), 1)?;
+        lost("renew", kit.renew(&id, fence, None).await)?;
+    }
+    Ok(())
 }
 
 async fn steps_survive_a_takeover_and_keep_their_first_result(kit: &Kit<'_>) -> Checked {

@@ -33,6 +33,8 @@
 //! assert!(report.failed.is_empty(), "{report}");
 //! ```
 //!
+//! A store with transactions runs [`run_transactional`] as well.
+//!
 //! [`model`] holds the second half of the suite: a small reference machine that a property test
 //! drives beside the store.
 
@@ -44,6 +46,7 @@ pub mod model;
 mod operators;
 mod sinks;
 mod time;
+mod transactions;
 
 use std::fmt;
 use std::sync::Arc;
@@ -52,6 +55,8 @@ use std::time::Duration;
 use crate::clock::BoxFuture;
 use crate::store::{Capabilities, Inspect, Store};
 use kit::Kit;
+
+pub use transactions::{TransactionalHarness, run_transactional};
 
 /// Gives the suite a store and power over its time. The store may hold records already; the
 /// suite uses a tenant of its own.

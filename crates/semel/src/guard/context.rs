@@ -8,18 +8,16 @@ use event_listener::Event as Signal;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Ending, Guard, Shared, StepFailure};
+use super::{Guard, Shared, StepFailure};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
-use crate::failpoint;
 use crate::fence::Fence;
 use crate::fingerprint::Fingerprint;
 use crate::key::Key;
-use crate::outcome::Outcome;
-use crate::record::{State, Step};
+use crate::record::Step;
 use crate::scope::RecordId;
-use crate::store::{Completion, Renewal, TransactionalStore};
+use crate::store::Renewal;
 
 /// What a handler knows about the claim under which it runs. Cheap to clone.
 #[derive(Clone)]
@@ -143,65 +141,38 @@ impl Context {
         F: FnOnce(StepContext) -> Fut,
         Fut: Future<Output = Result<T, E>>,
     {
-        let done = self.steps().iter().find(|done| done.name == name).cloned();
-        if let Some(done) = done {
-            return serde_json::from_slice(&done.result).map_err(|error| {
-                let message = format!("the stored result of step `{name}` has another type");
-                Error::new(ErrorKind::Corrupt, message).with_source(error).into()
-            });
+        if let Some(result) = self.step_result(name) {
+            return Ok(decoded(name, &result)?);
         }
-        let context = StepContext { key: self.step_key(name), fence: self.fence() };
-        let value = step(context).await.map_err(Into::into)?;
-        let result = serde_json::to_vec(&value).map_err(|error| {
-            let message = format!("the result of step `{name}` cannot be written as JSON");
-            Error::new(ErrorKind::Invalid, message).with_source(error)
-        })?;
-        self.store_step(Step { name: name.to_owned(), result: Bytes::from(result) }).await?;
+        let value = step(self.step_context(name)).await.map_err(Into::into)?;
+        self.store_step(name, encoded(name, &value)?).await?;
         Ok(value)
     }
 
-    /// The completion of this claim with an outcome, for a transaction of your own
-    /// (`SqliteStore::complete_in`, say).
+    /// What a step of this name gets to know.
     #[must_use]
-    pub fn completion(&self, outcome: Outcome) -> Completion {
-        let retention = self.shared().settings.retention;
-        Completion { id: self.inner.id.clone(), fence: self.inner.fence, outcome, retention }
+    pub fn step_context(&self, name: &str) -> StepContext {
+        StepContext { key: self.step_key(name), fence: self.fence() }
     }
 
-    /// Completes the record inside `transaction` and commits both, so that effect and record
-    /// exist together or not at all.
+    /// What a step stored, as bytes: for doors whose step results are not JSON of this program.
+    #[must_use]
+    pub fn step_result(&self, name: &str) -> Option<Bytes> {
+        self.steps().iter().find(|done| done.name == name).map(|done| done.result.clone())
+    }
+
+    /// Stores the result of a step as bytes; [`Self::step`] is this with a type. A step that is
+    /// there already keeps its first result.
     ///
-    /// A commit whose answer is lost is decided by the record, which was in the same transaction:
-    /// by the store, or by reading it back here. Where neither can tell, the ending is unknown.
-    /// Hand the ending on to [`Guard::execute`].
-    pub async fn commit<T: TransactionalStore, L>(
-        &self,
-        store: &T,
-        transaction: T::Transaction,
-        outcome: Outcome,
-        live: L,
-    ) -> Ending<L> {
-        failpoint::pass("before_complete");
-        let completion = self.completion(outcome);
-        let error = match store.commit(transaction, &completion).await {
-            Ok(expires_at) => return Ending::Committed { expires_at, live },
-            Err(error) if error.kind() == ErrorKind::ClaimLost => return Ending::ClaimLost,
-            Err(error) if !error.outcome_unknown() => return Ending::NotApplied { live },
-            Err(error) => error,
-        };
-        self.observe(Event::StoreError { kind: error.kind() });
-        match self.shared().patiently(|| store.get(self.id())).await {
-            Ok(Some(record)) if record.fence == self.fence() => match record.state {
-                State::Completed { expires_at, .. } => Ending::Committed { expires_at, live },
-                // The commit may still be on its way to the server. Only the store knows how to
-                // wait for its end, and it has given up.
-                State::Held(_) | State::InProgress { .. } | State::Interrupted { .. } => {
-                    Ending::Unknown { detail: unanswered(&error), live }
-                }
-            },
-            Ok(_) => Ending::ClaimLost,
-            Err(_) => Ending::Unknown { detail: unanswered(&error), live },
-        }
+    /// # Errors
+    /// [`ErrorKind::ClaimLost`] when another claim took over, [`ErrorKind::TooLarge`] over a limit
+    /// of the settings, and those of the store; each with [`Error::outcome_unknown`] once the store
+    /// has been asked.
+    ///
+    /// # Cancellation
+    /// A dropped future may or may not have stored the step.
+    pub async fn store_step(&self, name: &str, result: Bytes) -> Result<(), Error> {
+        self.keep_step(Step { name: name.to_owned(), result }).await
     }
 
     pub(super) fn shared(&self) -> &Shared {
@@ -232,13 +203,18 @@ impl Context {
         }
     }
 
-    async fn store_step(&self, step: Step) -> Result<(), Error> {
+    async fn keep_step(&self, step: Step) -> Result<(), Error> {
         let limits = self.shared().settings.limits();
         limits.check_step(&step.name, &step.result, self.steps().len())?;
         let renewal = self.renewal(Some(step.clone()));
         let stored = self.shared().patiently(|| self.shared().store.renew(&renewal)).await;
         match stored {
-            Ok(_) => self.steps().push(step),
+            Ok(_) => {
+                let mut steps = self.steps();
+                if steps.iter().all(|done| done.name != step.name) {
+                    steps.push(step);
+                }
+            }
             Err(error) => {
                 if error.kind() == ErrorKind::ClaimLost {
                     self.lose_lease();
@@ -249,14 +225,25 @@ impl Context {
         Ok(())
     }
 
-    fn steps(&self) -> MutexGuard<'_, Vec<Step>> {
+    pub(super) fn steps(&self) -> MutexGuard<'_, Vec<Step>> {
         // Nothing panics while it holds the lock.
         self.inner.steps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn unanswered(error: &Error) -> String {
-    format!("the commit was not answered: {error}")
+pub(super) fn decoded<T: DeserializeOwned>(name: &str, result: &[u8]) -> Result<T, Error> {
+    serde_json::from_slice(result).map_err(|error| {
+        let message = format!("the stored result of step `{name}` has another type");
+        Error::new(ErrorKind::Corrupt, message).with_source(error)
+    })
+}
+
+pub(super) fn encoded<T: Serialize>(name: &str, value: &T) -> Result<Bytes, Error> {
+    let result = serde_json::to_vec(value).map_err(|error| {
+        let message = format!("the result of step `{name}` cannot be written as JSON");
+        Error::new(ErrorKind::Invalid, message).with_source(error)
+    })?;
+    Ok(Bytes::from(result))
 }
 
 impl fmt::Debug for Context {

@@ -44,6 +44,10 @@ async fn end<L>(
             Ok(Executed::Fresh { live, expires_at })
         }
         Ok(Ending::ClaimLost) => winner(context).await,
+        Ok(Ending::Hold { detail, live }) => {
+            context.observe(Event::Unknown);
+            release(context, ReleaseVerdict::Hold(detail), Executed::Unknown { live }).await
+        }
         Ok(Ending::NotApplied { live }) => {
             context.observe(Event::NotApplied);
             release(context, ReleaseVerdict::NotApplied, Executed::NotApplied { live }).await
@@ -56,6 +60,8 @@ async fn end<L>(
             context.observe(Event::Unknown);
             let detail = format!("the handler panicked: {panic}");
             let error = outcome_unknown(&detail);
+            let holds = context.shared().effect.holds();
+            let error = if holds { error.with_held() } else { error };
             let verdict = ReleaseVerdict::Unknown(detail);
             match release(context, verdict, ()).await {
                 Ok(()) | Err(_) => Err(error),
@@ -124,7 +130,9 @@ async fn find_winner(context: &Context) -> Result<(Outcome, Timestamp), Error> {
         Some(Record { state: State::InProgress { .. }, .. }) => {
             Err(in_flight(shared.settings.retry_after).with_outcome_unknown())
         }
-        Some(Record { state: State::Held(hold), .. }) => Err(outcome_unknown(&hold.detail)),
+        Some(Record { state: State::Held(hold), .. }) => {
+            Err(outcome_unknown(&hold.detail).with_held())
+        }
         Some(_) | None => Err(outcome_unknown("the claim was lost and no other has finished")),
     }
 }

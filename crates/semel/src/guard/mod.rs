@@ -1,6 +1,7 @@
 //! Runs a handler once for each (scope, key): claim, heartbeat, completion, replay.
 
 mod builder;
+mod commit;
 mod context;
 mod flight;
 mod futures;
@@ -88,6 +89,14 @@ pub enum Ending<L> {
         /// The first caller's answer.
         live: L,
     },
+    /// Somebody has to look before anything else happens. The record is held, whatever the effect
+    /// mode says.
+    Hold {
+        /// One line for the operator, without payload.
+        detail: String,
+        /// The first caller's answer.
+        live: L,
+    },
     /// Proven: nothing happened. The key is free again.
     NotApplied {
         /// The first caller's answer.
@@ -126,7 +135,7 @@ pub enum Executed<L> {
         expires_at: Timestamp,
     },
     /// The handler ran in this call and could not tell what happened. The record is held or free
-    /// for the next claim, as the mode says.
+    /// for the next claim, as the mode says; held if the handler asked for that.
     Unknown {
         /// The handler's answer.
         live: L,
@@ -156,6 +165,18 @@ impl Guard {
     #[must_use]
     pub fn effect(&self) -> Effect {
         self.shared.effect
+    }
+
+    /// What paces heartbeats and waits.
+    #[must_use]
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.shared.clock
+    }
+
+    /// Where nonces and jitter come from.
+    #[must_use]
+    pub fn random(&self) -> &Arc<dyn Random> {
+        &self.shared.random
     }
 
     /// The name under which the store keeps the record of this key.
@@ -300,7 +321,7 @@ impl Shared {
                 return Ok(Granted::Replay { outcome, expires_at });
             }
             Claimed::Absent => Error::new(ErrorKind::Corrupt, "a store answered a claim `absent`"),
-            Claimed::Held(hold) => outcome_unknown(&hold.detail),
+            Claimed::Held(hold) => outcome_unknown(&hold.detail).with_held(),
             Claimed::InFlight { .. } => in_flight(self.settings.retry_after),
             Claimed::Mismatch => Error::new(
                 ErrorKind::Mismatch,

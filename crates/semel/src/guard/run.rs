@@ -13,9 +13,6 @@ use crate::key::Key;
 use crate::outcome::{Outcome, Verdict};
 use crate::scope::Tenant;
 
-/// The format of an outcome that says "finished, but the answer was too large to keep".
-const TOMBSTONE: &str = "tombstone";
-
 /// The answer of [`Guard::run`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer<T> {
@@ -85,6 +82,14 @@ pub enum StepFailure {
 }
 
 impl StepFailure {
+    /// The same failure without the proof that nothing happened.
+    #[must_use]
+    pub fn into_unknown(self) -> Self {
+        match self {
+            Self::NotApplied(error) | Self::Unknown(error) => Self::Unknown(error),
+        }
+    }
+
     fn cause(&self) -> &BoxError {
         match self {
             Self::NotApplied(error) | Self::Unknown(error) => error,
@@ -193,8 +198,7 @@ impl Guard {
         F: FnOnce(Context) -> Fut,
         Fut: Future<Output = Result<T, Failure>>,
     {
-        let max = self.settings().outcome_bytes_max;
-        let work = |context| async move { ending_of(handler(context).await, max) };
+        let work = |context| async move { self.ending(handler(context).await) };
         match self.execute(tenant, key, fingerprint, work).await? {
             Executed::Fresh { live, expires_at } => {
                 Ok(Answer { value: live?, replayed: false, expires_at })
@@ -205,35 +209,43 @@ impl Guard {
                 Err(live.err().unwrap_or_else(unexpected))
             }
             Executed::Replayed { outcome, expires_at } => {
-                let value = value_of(outcome)?;
+                let value = outcome.into_value()?;
                 Ok(Answer { value, replayed: true, expires_at })
             }
         }
     }
-}
 
-fn ending_of<T: Serialize>(result: Result<T, Failure>, max: usize) -> Ending<Result<T, Error>> {
-    match result {
-        Ok(value) => match Outcome::json(Verdict::Succeeded, &value) {
-            Ok(outcome) => Ending::Completed { outcome: fitting(outcome, max), live: Ok(value) },
-            Err(error) => {
-                let error = error.with_outcome_unknown();
-                Ending::Unknown { detail: error.to_string(), live: Err(error) }
+    /// The ending that [`run`](Self::run) makes of a handler's result, for doors that hold the
+    /// execution themselves and still want its rules: values as JSON, and a tombstone for one
+    /// that is too large to keep. Later callers read it with [`Outcome::into_value`].
+    pub fn ending<T: Serialize>(&self, result: Result<T, Failure>) -> Ending<Result<T, Error>> {
+        let max = self.settings().outcome_bytes_max;
+        match result {
+            Ok(value) => match Outcome::json(Verdict::Succeeded, &value) {
+                Ok(outcome) => {
+                    Ending::Completed { outcome: fitting(outcome, max), live: Ok(value) }
+                }
+                Err(error) => {
+                    let error = error.with_outcome_unknown();
+                    Ending::Unknown { detail: error.to_string(), live: Err(error) }
+                }
+            },
+            Err(Failure::Final(outcome)) => {
+                let live = Err(Error::refused(outcome.clone()));
+                Ending::Completed { outcome: fitting(outcome, max), live }
             }
-        },
-        Err(Failure::Final(outcome)) => {
-            let live = Err(Error::refused(outcome.clone()));
-            Ending::Completed { outcome: fitting(outcome, max), live }
-        }
-        Err(Failure::NotApplied(cause)) => {
-            let message = "the handler proved that nothing happened; the key is free again";
-            let error = Error::new(ErrorKind::NotApplied, message).with_source(cause);
-            Ending::NotApplied { live: Err(error) }
-        }
-        Err(Failure::Unknown(cause)) => {
-            let message = format!("the handler failed and its effect is unknown: {cause}");
-            let error = Error::new(ErrorKind::OutcomeUnknown, message).with_source(cause);
-            Ending::Unknown { detail: error.to_string(), live: Err(error) }
+            Err(Failure::NotApplied(cause)) => {
+                let message = "the handler proved that nothing happened; the key is free again";
+                let error = Error::new(ErrorKind::NotApplied, message).with_source(cause);
+                Ending::NotApplied { live: Err(error) }
+            }
+            Err(Failure::Unknown(cause)) => {
+                let message = format!("the handler failed and its effect is unknown: {cause}");
+                let error = Error::new(ErrorKind::OutcomeUnknown, message).with_source(cause);
+                let detail = error.to_string();
+                let error = if self.effect().holds() { error.with_held() } else { error };
+                Ending::Unknown { detail, live: Err(error) }
+            }
         }
     }
 }
@@ -244,17 +256,5 @@ fn fitting(outcome: Outcome, max: usize) -> Outcome {
         return outcome;
     }
     let (head, body) = (Bytes::new(), Bytes::new());
-    Outcome { verdict: outcome.verdict, format: TOMBSTONE.to_owned(), head, body }
-}
-
-fn value_of<T: DeserializeOwned>(outcome: Outcome) -> Result<T, Error> {
-    if outcome.format == TOMBSTONE {
-        let message = "the operation finished, but its answer was over `outcome_bytes_max` and \
-                       was not kept; it will not run again";
-        return Err(Error::new(ErrorKind::TooLarge, message));
-    }
-    match outcome.verdict {
-        Verdict::Refused => Err(Error::refused(outcome)),
-        Verdict::Succeeded => outcome.to_json(),
-    }
+    Outcome { verdict: outcome.verdict, format: Outcome::TOMBSTONE.to_owned(), head, body }
 }
