@@ -13,7 +13,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::mocking::MockCluster;
+use rdkafka::mocking::{MockCluster, MockCoordinator};
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use semel_kafka::log::{
@@ -123,6 +123,23 @@ async fn positions_without_an_answer_poison_their_producer() {
     let producer = open(&cluster).await;
     let outsider = kafka(&cluster, &[]).outsider("nobody").unwrap();
     cluster.broker_round_trip_time(1, Duration::from_secs(20)).unwrap();
+    let position = Position { partition: TopicPartition::new(TOPIC, 0), next: 1 };
+    let added = within(producer.send_positions(vec![position], &outsider)).await;
+    assert_eq!(added.unwrap_err().kind(), LogErrorKind::Indefinite);
+    assert_poisoned(&producer, "add positions").await;
+}
+
+/// librdkafka itself waits for ever, and so would the end of the runtime.
+#[tokio::test]
+async fn positions_for_a_coordinator_that_is_away_poison_their_producer() {
+    let cluster = MockCluster::new(2).unwrap();
+    cluster.create_topic(TOPIC, 1, 2).unwrap();
+    cluster.partition_leader(TOPIC, 0, Some(1)).unwrap();
+    cluster.coordinator(MockCoordinator::Transaction("writer".to_owned()), 1).unwrap();
+    cluster.coordinator(MockCoordinator::Group("nobody".to_owned()), 2).unwrap();
+    let producer = open(&cluster).await;
+    let outsider = kafka(&cluster, &[]).outsider("nobody").unwrap();
+    cluster.broker_down(2).unwrap();
     let position = Position { partition: TopicPartition::new(TOPIC, 0), next: 1 };
     let added = within(producer.send_positions(vec![position], &outsider)).await;
     assert_eq!(added.unwrap_err().kind(), LogErrorKind::Indefinite);

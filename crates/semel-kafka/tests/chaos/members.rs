@@ -1,6 +1,7 @@
 //! Whom a group has for members.
 
-use std::io::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -41,6 +42,22 @@ impl Asker {
             Self::Consumer(broker) => describe(broker, group, client),
         }
     }
+}
+
+/// What a group of the classic protocol says of itself, for whoever waits in vain.
+pub(crate) fn tell(bootstrap: &str, group: &str) -> String {
+    let asker = ClientConfig::new().set("bootstrap.servers", bootstrap).create();
+    let asker: BaseConsumer = asker.unwrap();
+    let Ok(groups) = asker.fetch_group_list(Some(group), ANSWER_MAX) else { return String::new() };
+    let Some(found) = groups.groups().iter().find(|it| it.name() == group) else {
+        return String::new();
+    };
+    let mut told = format!("; the group is {}", found.state());
+    for member in found.members() {
+        let has = String::from_utf8_lossy(member.assignment().unwrap_or_default());
+        write!(told, ", {} has {}", member.client_id(), has.escape_debug()).unwrap();
+    }
+    told
 }
 
 fn describe(broker: &str, group: &str, client: &str) -> Option<bool> {

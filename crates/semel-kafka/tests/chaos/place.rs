@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use super::crew::Worker;
 use super::job::{Class, Job, RETRY_SUFFIX};
-use super::members::Asker;
+use super::members::{self, Asker};
 use super::outbox::Outbox;
 use super::reader::Reader;
 use super::sink::{self, Sink};
@@ -254,7 +254,7 @@ impl Run {
                 write!(told, " {partition}: {bounds:?}").unwrap();
             }
         }
-        told
+        told + &members::tell(&self.bootstrap, &self.name)
     }
 
     /// Waits until the group's positions are at the end.

@@ -4,11 +4,12 @@ mod queue;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
 use rdkafka::producer::Producer;
-use semel::BoxFuture;
-use tokio::sync::Mutex;
+use semel::{BoxFuture, Clock, SystemClock};
+use tokio::sync::{Mutex, oneshot};
 
 use self::queue::{Queue, Threaded};
 use super::consumer::Member;
@@ -19,6 +20,10 @@ use crate::log::{
     Delivered, LogError, LogErrorKind, LogProducer, Membership, Outgoing, Position,
     ProducerSettings,
 };
+
+/// How much longer than it should a call of librdkafka may take before it is left alone: while a
+/// group's coordinator is away, its own time-out does not hold.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Makes a producer; with a transactional id it takes it over first.
 pub(super) async fn make(
@@ -43,6 +48,17 @@ pub(super) async fn make(
     Ok(Arc::new(KafkaProducer { queue: Arc::new(queue), times, turn: Mutex::new(()) }))
 }
 
+/// Makes a call on a thread of its own. A runtime waits for its blocking threads when it ends, and
+/// this call may take for ever.
+#[expect(clippy::disallowed_methods, reason = "it ends with its call, or with the process")]
+fn apart(call: impl FnOnce() + Send + 'static) -> Result<(), LogError> {
+    let spawned = std::thread::Builder::new().name("semel-kafka-call".to_owned()).spawn(call);
+    spawned.map(drop).map_err(|error| {
+        let message = "the system gave no thread for a call of librdkafka";
+        LogError::new(LogErrorKind::Abortable, message).with_source(error)
+    })
+}
+
 struct KafkaProducer {
     queue: Arc<Queue>,
     times: Times,
@@ -60,14 +76,30 @@ impl KafkaProducer {
     ) -> Result<(), LogError> {
         let mut left = Left { queue: &self.queue, step, is_done: false };
         let queue = Arc::clone(&self.queue);
-        let task = tokio::task::spawn_blocking(move || {
-            let producer = queue.producer()?;
-            work(producer).map_err(|error| fault::transactional(step, error))
-        });
-        let Ok(result) = task.await else {
-            // Dropping `left` says that nobody knows.
-            let message = format!("the runtime stopped on the way to {}", step.what());
-            return Err(LogError::new(LogErrorKind::Indefinite, message));
+        let (reply, answer) = oneshot::channel();
+        let call = move || {
+            let producer = queue.producer();
+            let result = producer.and_then(|producer| {
+                work(producer).map_err(|error| fault::transactional(step, error))
+            });
+            // Whoever stopped waiting has decided to do without the answer.
+            drop(reply.send(result));
+        };
+        match step {
+            Step::Positions => apart(call)?,
+            _ => drop(tokio::task::spawn_blocking(call)),
+        }
+        // Dropping `left` says that nobody knows.
+        let unknown = |why| {
+            let message = format!("{why} on the way to {}", step.what());
+            LogError::new(LogErrorKind::Indefinite, message)
+        };
+        let result = tokio::select! {
+            biased;
+            answer = answer => answer.map_err(|_| unknown("the runtime stopped"))?,
+            () = SystemClock.sleep(self.times.transaction + GRACE) => {
+                return Err(unknown("librdkafka did not come back"));
+            }
         };
         left.is_done = true;
         if let Err(error) = &result {
