@@ -205,8 +205,8 @@ impl Desk {
             let suffix = self.companion_suffix.as_deref();
             let source = suffix.and_then(|suffix| partition.topic.strip_suffix(suffix));
             let source = source.map(|topic| TopicPartition::new(topic, partition.partition));
-            let is_source_held = source.is_some_and(|it| state.places.contains_key(&it));
-            is_source_held || state.places.contains_key(partition)
+            let is_source_held = source.is_some_and(|it| state.is_known(&it));
+            is_source_held || state.is_known(partition)
         };
         let gone = positions.iter().find(|it| !is_held(&it.partition));
         let Some(position) = gone else {
@@ -244,6 +244,12 @@ impl State {
         self.bytes = kept.iter().map(convert::weight).sum();
         self.records = kept.into();
         out
+    }
+
+    /// Whether the async side means this assignment of the partition when it names it: not while it
+    /// has still to hear of the loss of an earlier one.
+    pub(super) fn is_known(&self, partition: &TopicPartition) -> bool {
+        self.places.contains_key(partition) && !self.owed.contains_key(partition)
     }
 
     fn is_leaving(&self, partition: &TopicPartition) -> bool {
@@ -299,5 +305,24 @@ impl Member {
     /// pass when it is that of the rebalance that took them.
     pub(in super::super) fn check(&self, positions: &[Position]) -> Result<(), LogError> {
         self.desk.as_ref().map_or(Ok(()), |desk| desk.check(positions))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_of_a_lost_assignment_does_not_mean_the_next_one() {
+        let desk = Desk::new(1, 1, None);
+        let partition = TopicPartition::new("orders", 0);
+        let position = [Position { partition: partition.clone(), next: 7 }];
+        desk.lock().places.insert(partition.clone(), Place::default());
+        assert!(desk.check(&position).is_ok());
+        desk.lock().expel(&partition, 1);
+        desk.lock().places.insert(partition.clone(), Place::default());
+        assert_eq!(desk.check(&position).unwrap_err().kind(), LogErrorKind::Abortable);
+        desk.lock().unassign(&partition);
+        assert!(desk.check(&position).is_ok());
     }
 }

@@ -56,8 +56,10 @@ fn assign(consumer: &Client, starts: Vec<(TopicPartition, Option<i64>)>) -> Resu
     let mut state = desk(consumer).lock();
     let mut is_pending = false;
     for (partition, start) in starts {
-        let Some(place) = state.places.get_mut(&partition) else {
-            // It was taken away in the meantime; an event says so.
+        let is_known = state.is_known(&partition);
+        let Some(place) = state.places.get_mut(&partition).filter(|_| is_known) else {
+            // It was taken away in the meantime, and perhaps given again; events say so. What
+            // others have done in between is not in this answer.
             continue;
         };
         if place.start.is_some() {
