@@ -33,6 +33,8 @@
 //! # Ok::<(), semel::Error>(())
 //! ```
 
+#[cfg(feature = "apalis")]
+pub mod apalis;
 mod attempt;
 mod chain;
 mod decision;
