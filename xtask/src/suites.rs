@@ -33,7 +33,7 @@ impl Verdict {
     }
 }
 
-pub(crate) const SUITES: [Suite; 9] = [
+pub(crate) const SUITES: [Suite; 10] = [
     Suite { name: "fmt", about: "the formatting of all Rust code", run: rust::fmt },
     Suite { name: "clippy", about: "lints, as errors", run: rust::clippy },
     Suite { name: "tidy", about: "the rules that no compiler checks", run: rust::tidy },
@@ -51,6 +51,11 @@ pub(crate) const SUITES: [Suite; 9] = [
         name: "kafka",
         about: "lints, tests and documentation of the Kafka door, on real brokers",
         run: rust::kafka,
+    },
+    Suite {
+        name: "apalis",
+        about: "the example worker of apalis over its three backends, a workspace of its own",
+        run: rust::apalis,
     },
     Suite { name: "bench-smoke", about: "that the benchmarks still work", run: benchmarks::smoke },
     Suite { name: "doc", about: "the documentation, warnings as errors", run: rust::doc },

@@ -4,7 +4,7 @@ use std::future::Future;
 
 use semel::{
     Answer, Ending, Error, ErrorKind, Executed, Failure, Fingerprint, FingerprintKey, Guard, Key,
-    Tenant,
+    Outcome, Tenant,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -174,31 +174,47 @@ impl TaskGuard {
     {
         let mut failures = 0;
         loop {
-            let attempt = match self.begin(tenant, key, fingerprint).await? {
-                Begun::Replay { outcome, expires_at } => {
-                    let value = outcome.into_value()?;
-                    return Ok(Answer { value, replayed: true, expires_at });
-                }
-                Begun::Run(attempt) => attempt,
+            let error = match self.once(tenant, key, fingerprint, &mut body).await {
+                Err(error) if error.kind() == ErrorKind::NotApplied => error,
+                ran => return ran,
             };
-            let result = body(attempt.task().clone()).await;
-            let (ending, live) = apart(self.guard.ending(result));
-            match attempt.finish(ending).await? {
-                Executed::Fresh { expires_at, .. } => {
-                    return Ok(Answer { value: live?, replayed: false, expires_at });
-                }
-                Executed::Replayed { outcome, expires_at } => {
-                    let value = outcome.into_value()?;
-                    return Ok(Answer { value, replayed: true, expires_at });
-                }
-                Executed::Unknown { .. } => return Err(failed(live)),
-                Executed::NotApplied { .. } => failures += 1,
-            }
+            failures += 1;
             let pause = self.retry.pause(failures, &**self.guard.random());
             if failures >= self.retry.attempts_max {
-                return Err(failed(live).with_retry_after(pause));
+                return Err(error.with_retry_after(pause));
             }
             self.guard.clock().sleep(pause).await;
+        }
+    }
+
+    /// One attempt.
+    pub(crate) async fn once<T, F, Fut>(
+        &self,
+        tenant: &Tenant,
+        key: &Key,
+        fingerprint: Fingerprint,
+        body: F,
+    ) -> Result<Answer<T>, Error>
+    where
+        T: Serialize + DeserializeOwned,
+        F: FnOnce(Task) -> Fut,
+        Fut: Future<Output = Result<T, Failure>>,
+    {
+        let replay = |outcome: Outcome, expires_at| {
+            outcome.into_value().map(|value| Answer { value, replayed: true, expires_at })
+        };
+        let attempt = match self.begin(tenant, key, fingerprint).await? {
+            Begun::Replay { outcome, expires_at } => return replay(outcome, expires_at),
+            Begun::Run(attempt) => attempt,
+        };
+        let result = body(attempt.task().clone()).await;
+        let (ending, live) = apart(self.guard.ending(result));
+        match attempt.finish(ending).await? {
+            Executed::Fresh { expires_at, .. } => {
+                live.map(|value| Answer { value, replayed: false, expires_at })
+            }
+            Executed::Replayed { outcome, expires_at } => replay(outcome, expires_at),
+            Executed::NotApplied { .. } | Executed::Unknown { .. } => Err(failed(live)),
         }
     }
 

@@ -5,6 +5,36 @@
 //! guards the execution: a claim with a lease and a fence, kept alive on a thread of its own, and
 //! the outcome stored for whoever comes next.
 //!
+//! # A function that runs once
+//!
+//! [`TaskGuard::run`] runs an async function under a key: the task's id, or better a business key
+//! that also recognises a task that was put in twice. The second delivery gets the stored value. A
+//! delivery that meets a running one gets an error; [`Decision::of`] is the table that says what a
+//! queue must do with it, and the answer is never "acknowledge".
+//!
+//! # What is promised
+//!
+//! The guard's [`Effect`](semel::Effect) decides, as everywhere in semel:
+//!
+//! | mode | the effect of a task and of each step | a worker killed after its effect |
+//! |---|---|---|
+//! | `Transactional`, with [`Task::step_in`] | exactly once | effect and result are one |
+//! | `Keyed`, with [`Task::step_key`] | exactly once while the downstream remembers | runs again |
+//! | `FencedQuery`, with [`Task::fence`] | exactly once | asks the sink and goes on |
+//! | `Foreign(Retry)` | at least once | runs again |
+//! | `Foreign(Hold)` | at most once | parked with its reason |
+//!
+//! Besides, in every mode: finished [steps](Task::step) do not run again; another payload under one
+//! key is refused; after [`lost_leases_max`](semel::Settings::lost_leases_max) workers died over a
+//! task it is parked instead of killing the next; whatever this process lives to see (a panic, a
+//! cancelled future, a dropped attempt) is told to the store at once.
+//!
+//! # A body that blocks
+//!
+//! The heartbeat runs on a [`Heart`], a thread apart from whatever runs the body. So a body may
+//! block its thread, its interpreter or its event loop for longer than the lease. An [`Attempt`] is
+//! the execution cut in two for callers that are no async Rust; each call has a blocking twin.
+//!
 //! ```
 //! use semel::{Effect, Ending, FingerprintKey, Guard, Key, MemoryStore, Outcome, Tenant, Verdict};
 //! use semel_tasks::{Begun, TaskGuard};
@@ -32,7 +62,23 @@
 //! assert_eq!(outcome.to_json::<String>()?, "sent");
 //! # Ok::<(), semel::Error>(())
 //! ```
+//!
+//! # From here
+//!
+//! - [`saga`]: steps with compensations, undone once and in order when a later step is refused.
+//! - [`Locks`]: a lease with a fence as a lock, and what a lock does not give.
+//! - [`RetryPolicy`]: repeats inside one call, for what provably did nothing.
+//! - [`key_in`]: one key from the request through Kafka to the task and what it starts.
+//! - `apalis` (feature): a layer for workers of apalis 1.
+//! - [`canonical_json`]: how payloads are compared, the same in every language.
+//!
+//! # Features
+//!
+//! - `apalis`: the layer for workers of apalis 1.
+//! - `failpoints`: named points at which tests stop or kill the process.
 
+#[cfg(feature = "apalis")]
+pub mod apalis;
 mod attempt;
 mod chain;
 mod decision;

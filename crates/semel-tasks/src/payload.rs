@@ -40,15 +40,15 @@ pub fn fingerprint_of_json(secret: &FingerprintKey, json: &str) -> Result<Finger
 ///    there twice stays twice, in its order.
 /// 2. Texts as they are, escaped only where JSON demands it (`"`, `\`, control characters).
 /// 3. Whole numbers without fraction or exponent as they are written, of any size.
-/// 4. Other numbers as the shortest decimal that gives the same double, as `serde_json` writes
-///    it: `1e3` and `1000.0` are one, `1000` is another. What no double can hold stays as it is
-///    written.
+/// 4. Other numbers as the shortest decimal that gives the same double, with one digit before the
+///    point and an exponent: `2.50` becomes `2.5e0`; `1e3` and `1000.0` are one, `1000` is another.
+///    What no double can hold stays as it is written.
 ///
 /// ```
 /// use semel_tasks::canonical_json;
 ///
 /// let canonical = canonical_json(r#"{ "b": 1e3, "a": [1, "\u00e9"] }"#)?;
-/// assert_eq!(canonical, r#"{"a":[1,"é"],"b":1000.0}"#);
+/// assert_eq!(canonical, r#"{"a":[1,"é"],"b":1e3}"#);
 /// # Ok::<(), semel::Error>(())
 /// ```
 ///
@@ -111,8 +111,10 @@ fn number(text: &str) -> String {
     if !text.contains(['.', 'e', 'E']) {
         return text.to_owned();
     }
-    let double = text.parse::<f64>().ok().filter(|double| double.is_finite());
-    double.and_then(|double| serde_json::to_string(&double).ok()).unwrap_or_else(|| text.to_owned())
+    match text.parse::<f64>() {
+        Ok(double) if double.is_finite() => format!("{double:e}"),
+        _ => text.to_owned(),
+    }
 }
 
 /// The members of an object, those of one name as well.

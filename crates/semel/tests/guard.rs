@@ -617,3 +617,14 @@ fn modes_that_run_again_are_at_least_once_and_hold_is_at_most_once() {
     }
     assert_eq!(HOLD, Effect::Foreign(OnUnknown::Hold));
 }
+
+#[test]
+fn a_failure_that_a_framework_boxes_keeps_its_meaning() {
+    let boxed = |failure: Failure| Failure::from_boxed(failure.into());
+    assert!(matches!(boxed(Failure::not_applied("x")), Failure::NotApplied(_)));
+    assert!(matches!(boxed(Failure::final_answer(&"x")), Failure::Final(_)));
+    assert!(matches!(boxed(std::io::Error::other("x").into()), Failure::Unknown(_)));
+    assert!(matches!(Failure::from_boxed("x".into()), Failure::Unknown(_)));
+    let step = StepFailure::NotApplied("x".into());
+    assert!(matches!(Failure::from_boxed(step.into()), Failure::NotApplied(_)));
+}

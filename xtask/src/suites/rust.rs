@@ -5,7 +5,8 @@ use crate::{process, tidy};
 
 /// Everything that tests need beyond the defaults: the conformance suite that every store runs,
 /// the named points at which crash tests kill the process, and transactions of sqlx.
-pub(super) const FEATURES: &str = "semel/conformance,semel-cli/failpoints,semel-stores/sqlx";
+pub(super) const FEATURES: &str = "semel/conformance,semel-cli/failpoints,semel-stores/sqlx,\
+    semel-tasks/apalis,semel-tasks/failpoints";
 
 /// What builds librdkafka, which takes minutes and `make`: the suite `kafka` looks after it, and
 /// the others leave it out.
@@ -61,6 +62,20 @@ pub(super) fn kafka() -> Verdict {
         document(&[&["doc", "--no-deps"], &door[..]].concat())
     };
     Verdict::of(run())
+}
+
+/// The example that cannot be in the workspace, because its SQLite and ours cannot be in one graph.
+pub(super) fn apalis() -> Verdict {
+    let place = ["--manifest-path", "examples/apalis-orders/Cargo.toml"];
+    let target = process::target().join("apalis");
+    let run = |what: &[&str]| process::run(process::cargo(what).env("CARGO_TARGET_DIR", &target));
+    let lint = [&["clippy", "--all-targets"], &place[..], &["--", "-D", "warnings"]].concat();
+    let all = || {
+        run(&[&["fmt", "--check"], &place[..]].concat())?;
+        run(&lint)?;
+        run(&[&["test"], &place[..]].concat())
+    };
+    Verdict::of(all())
 }
 
 fn document(what: &[&str]) -> Result<(), String> {

@@ -27,7 +27,7 @@ impl Context {
     ///
     /// A commit whose answer is lost is decided by the record, which was in the same transaction:
     /// by the store, or by reading it back here. Where neither can tell, the ending is unknown.
-    /// Hand the ending on to [`Guard::execute`].
+    /// Hand the ending on to [`Guard::execute`](super::Guard::execute).
     pub async fn commit<T: TransactionalStore, L>(
         &self,
         store: &T,

@@ -57,14 +57,55 @@ impl Failure {
     }
 }
 
-impl<E: std::error::Error + Send + Sync + 'static> From<E> for Failure {
-    fn from(error: E) -> Self {
-        match BoxError::from(error).downcast::<StepFailure>() {
+impl Failure {
+    /// What a boxed error means: a failure that was boxed comes back as it was, a [`StepFailure`]
+    /// with its meaning, and any other error is [`Failure::Unknown`].
+    #[must_use]
+    pub fn from_boxed(error: BoxError) -> Self {
+        let error = match error.downcast::<Boxed>() {
+            Ok(boxed) => return boxed.0,
+            Err(error) => error,
+        };
+        match error.downcast::<StepFailure>() {
             Ok(step) => match *step {
                 StepFailure::NotApplied(error) => Self::NotApplied(error),
                 StepFailure::Unknown(error) => Self::Unknown(error),
             },
             Err(error) => Self::Unknown(error),
+        }
+    }
+}
+
+impl<E: std::error::Error + Send + Sync + 'static> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::from_boxed(error.into())
+    }
+}
+
+/// For frameworks whose handlers return boxed errors; [`Failure::from_boxed`] is the way back.
+impl From<Failure> for BoxError {
+    fn from(failure: Failure) -> Self {
+        Box::new(Boxed(failure))
+    }
+}
+
+#[derive(Debug)]
+struct Boxed(Failure);
+
+impl fmt::Display for Boxed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Failure::Final(_) => f.write_str("the operation is refused for good"),
+            Failure::NotApplied(error) | Failure::Unknown(error) => fmt::Display::fmt(error, f),
+        }
+    }
+}
+
+impl std::error::Error for Boxed {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.0 {
+            Failure::Final(_) => None,
+            Failure::NotApplied(error) | Failure::Unknown(error) => error.source(),
         }
     }
 }
