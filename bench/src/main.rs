@@ -19,6 +19,7 @@ mod proxy;
 mod redis;
 mod sqlite;
 mod stats;
+mod tasks;
 
 use std::process::ExitCode;
 
@@ -49,6 +50,7 @@ fn run(name: &str, extent: Extent) -> Option<Result<Verdict, Error>> {
         "redis" => Some(redis::run(extent)),
         "redis-proxy" => Some(proxy::run_redis(extent)),
         "sqlite" => Some(sqlite::run(extent)),
+        "tasks" => Some(tasks::run(extent)),
         _ => None,
     }
 }
@@ -67,7 +69,7 @@ fn main() -> ExitCode {
     let Some(result) = result else {
         eprintln!(
             "usage: semel-bench [--smoke] guard|kafka|kafka-inbox|kafka-lanes|kafka-transactions|\
-             kafka-transform|postgres|proxy|redis|redis-proxy|sqlite"
+             kafka-transform|postgres|proxy|redis|redis-proxy|sqlite|tasks"
         );
         return ExitCode::from(2);
     };

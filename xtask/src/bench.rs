@@ -5,8 +5,8 @@ use std::process::Command;
 use crate::{Failure, process, suggest};
 
 /// The benchmarks; each prints its own ratio and bar.
-pub(crate) const NAMES: [&str; 6] =
-    ["guard", "postgres", "proxy", "redis", "redis-proxy", "sqlite"];
+pub(crate) const NAMES: [&str; 7] =
+    ["guard", "postgres", "proxy", "redis", "redis-proxy", "sqlite", "tasks"];
 
 /// Those that are only run when they are named: they need librdkafka, which takes minutes to build.
 const NAMES_WITH_KAFKA: [&str; 5] =
