@@ -23,7 +23,24 @@ enum Trouble {
     Broker,
 }
 
-const TROUBLES: [Trouble; 11] = [
+/// Without the death of the broker: a lone one of Kafka 4.3 that dies between the decision about a
+/// transaction and its markers takes its partitions for deleted when it comes back, because they
+/// have no leader for a moment, and leaves the markers out. What was committed stays hidden for
+/// ever. With three brokers a partition always has a leader.
+const TROUBLES: [Trouble; 9] = [
+    Trouble::Kill,
+    Trouble::Freeze,
+    Trouble::Join,
+    Trouble::Kill,
+    Trouble::Kill,
+    Trouble::Leave,
+    Trouble::Freeze,
+    Trouble::Kill,
+    Trouble::Kill,
+];
+
+/// For classes without transactions of Kafka.
+const TROUBLES_WITH_BROKER: [Trouble; 11] = [
     Trouble::Kill,
     Trouble::Freeze,
     Trouble::Join,
@@ -210,11 +227,15 @@ async fn accept(mut brokers: Brokers, play: Play) {
 /// One class on one broker.
 fn is_accepted(classes: &'static [Class; 1]) {
     let Some(kafka) = broker() else { return };
+    let troubles = match classes {
+        [Class::Transform] => &TROUBLES[..],
+        _ => &TROUBLES_WITH_BROKER[..],
+    };
     let play = Play {
         name: "alone",
         classes,
         protocol: GroupProtocol::Classic,
-        troubles: &TROUBLES,
+        troubles,
         records: setting("SEMEL_TEST_KAFKA_RECORDS", 5_000),
     };
     block_on(accept(Brokers::One(kafka), play));
