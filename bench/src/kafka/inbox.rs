@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
 use semel::{Clock, SystemClock};
-use semel_kafka::log::{Begin, ConsumerSettings, Event, LogConsumer, Outgoing, Record};
+use semel_kafka::log::{ConsumerSettings, Event, LogConsumer, Outgoing, Record};
 use semel_kafka::{
     Clockwork, ConsumerOptions, Failed, Identity, Inbox, KEY_HEADER, Poison, PostgresLedger,
     PostgresTransaction, Refresh, Window,

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use semel_kafka::log::{
-    Begin, ConsumerSettings, Event, Log, LogConsumer, LogProducer, Outgoing, Position,
-    ProducerSettings, Record, TopicPartition,
+    ConsumerSettings, Event, Log, LogConsumer, LogProducer, Outgoing, Position, ProducerSettings,
+    Record, TopicPartition,
 };
 use semel_kafka::{GroupProtocol, KafkaLog, KafkaOptions};
 use tokio::runtime::Runtime;
