@@ -2,8 +2,10 @@
 
 mod benchmarks;
 mod flask_storm;
+mod python;
 mod rust;
 mod servers;
+mod venv;
 
 /// One suite.
 pub(crate) struct Suite {
@@ -33,7 +35,7 @@ impl Verdict {
     }
 }
 
-pub(crate) const SUITES: [Suite; 10] = [
+pub(crate) const SUITES: [Suite; 11] = [
     Suite { name: "fmt", about: "the formatting of all Rust code", run: rust::fmt },
     Suite { name: "clippy", about: "lints, as errors", run: rust::clippy },
     Suite { name: "tidy", about: "the rules that no compiler checks", run: rust::tidy },
@@ -63,5 +65,10 @@ pub(crate) const SUITES: [Suite; 10] = [
         name: "flask-storm",
         about: "duplicate storms on the Flask example under gunicorn, behind `semel proxy`",
         run: flask_storm::run,
+    },
+    Suite {
+        name: "python",
+        about: "the Python package: its wheel, its types and its tests",
+        run: python::run,
     },
 ];

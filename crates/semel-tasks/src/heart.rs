@@ -103,8 +103,12 @@ impl Heart {
         Ok(Place { runtime, permit })
     }
 
-    /// Where store calls run; starts the thread if there is none.
-    pub(crate) fn runtime(&self) -> Result<Handle, Error> {
+    /// Where store calls run; starts the thread if there is none. A store on a server is opened
+    /// here by programs that have no runtime of their own.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] when the thread cannot be started.
+    pub fn runtime(&self) -> Result<Handle, Error> {
         self.process().running(self.shared.attempts_max).map(|(runtime, _)| runtime)
     }
 

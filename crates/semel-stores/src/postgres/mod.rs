@@ -53,6 +53,7 @@
 mod address;
 mod batch;
 mod fault;
+mod foreign;
 mod inspect;
 mod link;
 mod listen;
@@ -83,6 +84,7 @@ use semel::{
     SystemClock, Timestamp,
 };
 
+pub use foreign::CompletionStatement;
 pub use inspect::Facts;
 pub use transaction::PostgresTransaction;
 
