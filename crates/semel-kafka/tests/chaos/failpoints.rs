@@ -8,17 +8,18 @@ use semel_kafka::failpoint::POINTS;
 
 use super::audit::audit;
 use super::crew::Worker;
-use super::job::Class;
+use super::job::{Class, FAILING};
 use super::outbox;
 use super::place::{Run, block_on, shared_broker, until};
 
 /// How many stories are told at once.
 pub(crate) const AT_ONCE: usize = 8;
 
-const INBOX: [&str; 6] = [
+const INBOX: [&str; 7] = [
     "kafka:before_transaction",
     "kafka:after_remember",
     "kafka:after_effect",
+    LETTER,
     "kafka:before_commit",
     "kafka:after_commit",
     "kafka:revoked",
@@ -34,7 +35,7 @@ const TRANSFORM: [&str; 7] = [
     "kafka:revoked",
 ];
 
-const GUARDED: [&str; 9] = [
+const GUARDED: [&str; 10] = [
     "before_claim",
     "after_claim",
     "before_effect",
@@ -43,8 +44,12 @@ const GUARDED: [&str; 9] = [
     "after_complete",
     "kafka:before_position",
     "kafka:after_position",
+    LETTER,
     "kafka:revoked",
 ];
+
+/// A record is in the retry topic, and its position is not committed yet.
+const LETTER: &str = "kafka:after_letter";
 
 const REVOKED: &str = "kafka:revoked";
 
@@ -53,7 +58,7 @@ const RARE: [&str; 3] = [REVOKED, "kafka:before_position", "kafka:after_position
 
 /// Whether others have to wait for who is stopped there.
 fn holds_others_up(class: Class, point: &str) -> bool {
-    let is_inside = ["kafka:after_remember", "kafka:after_effect", "kafka:before_commit"];
+    let is_inside = ["kafka:after_remember", "kafka:after_effect", LETTER, "kafka:before_commit"];
     matches!(class, Class::InboxPostgres | Class::InboxSqlite) && is_inside.contains(&point)
 }
 
@@ -71,9 +76,10 @@ async fn story(bootstrap: &str, told: Told, pass: u32) {
     let Told { class, point, protocol } = told;
     let start = Instant::now();
     let name = point.trim_start_matches("kafka:");
-    let Some(mut run) = Run::new(bootstrap, class, &format!("{name}-{protocol:?}")).await else {
-        return;
-    };
+    // Only where handlers fail is anything written there.
+    let kind = if point == LETTER { FAILING } else { "" };
+    let name = format!("{name}-{protocol:?}{kind}");
+    let Some(mut run) = Run::new(bootstrap, class, &name).await else { return };
     run.protocol = protocol;
     let halt = Some((point, pass));
     run.feed(150).await;
