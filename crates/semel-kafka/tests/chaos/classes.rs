@@ -75,9 +75,11 @@ pub(crate) fn number(record: &Record) -> u32 {
 fn fails(job: &Job, number: u32) -> bool {
     static CALLS: AtomicU64 = AtomicU64::new(0);
     let call = CALLS.fetch_add(1, Ordering::Relaxed) + u64::from(std::process::id());
-    job.fails()
-        && (number % KEYS).is_multiple_of(7)
-        && call.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 63 == 0
+    // One step of SplitMix64.
+    let mixed = call.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    job.fails() && (number % KEYS).is_multiple_of(7) && (mixed ^ mixed >> 31) & 1 == 0
 }
 
 async fn inbox_postgres(job: &Job, until: impl Future<Output = ()> + Send) -> Result<(), Error> {
